@@ -1,0 +1,82 @@
+package mirror
+
+import "time"
+
+// Status is one instance's view of the world at one moment, as the API and the
+// page show it. It is a copy: the receiver owns it.
+type Status struct {
+	Instance string    `json:"instance"`
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started"`
+	// Life is the id of this instance's current membership, empty while it has none.
+	Life string `json:"life"`
+	// Leading tells whether this instance holds the leader term, and Term its fence.
+	Leading  bool            `json:"leading"`
+	Term     uint64          `json:"term"`
+	Members  []string        `json:"members"`
+	Clusters []ClusterStatus `json:"clusters"`
+	Flows    []FlowStatus    `json:"flows"`
+}
+
+// ClusterStatus is what this instance knows about one cluster.
+type ClusterStatus struct {
+	Name string `json:"name"`
+	// ID is the cluster id, empty until the cluster was reached once.
+	ID string `json:"id"`
+	// Kind is "embedded" or "external".
+	Kind      string   `json:"kind"`
+	Addresses []string `json:"addresses"`
+	Reachable bool     `json:"reachable"`
+	Error     string   `json:"error,omitempty"`
+}
+
+// FlowStatus is one flow as this instance carries it. Counters start with the
+// process; rates are per second over the last few seconds.
+type FlowStatus struct {
+	Name   string `json:"name"`
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Naming string `json:"naming"`
+	// State is "starting", "mirroring", "degraded" or "stopped".
+	State            string        `json:"state"`
+	Error            string        `json:"error,omitempty"`
+	Records          uint64        `json:"records"`
+	Bytes            uint64        `json:"bytes"`
+	RecordsPerSecond float64       `json:"records_per_second"`
+	BytesPerSecond   float64       `json:"bytes_per_second"`
+	LagRecords       int64         `json:"lag_records"`
+	LagSeconds       float64       `json:"lag_seconds"`
+	Topics           []TopicStatus `json:"topics"`
+}
+
+// TopicStatus is one mirrored topic of a flow.
+type TopicStatus struct {
+	Source           string  `json:"source"`
+	Target           string  `json:"target"`
+	Records          uint64  `json:"records"`
+	Bytes            uint64  `json:"bytes"`
+	RecordsPerSecond float64 `json:"records_per_second"`
+	BytesPerSecond   float64 `json:"bytes_per_second"`
+	LagRecords       int64   `json:"lag_records"`
+	LagSeconds       float64 `json:"lag_seconds"`
+	// Modes counts batches by the step of the ladder that carried them.
+	Modes      map[string]uint64 `json:"modes,omitempty"`
+	Error      string            `json:"error,omitempty"`
+	Partitions []PartitionStatus `json:"partitions"`
+}
+
+// PartitionStatus is one partition of a mirrored topic. Offsets and lags that
+// are not known yet are -1.
+type PartitionStatus struct {
+	Partition int32 `json:"partition"`
+	// Owner is the life that mirrors the partition, empty while nobody does.
+	Owner string `json:"owner"`
+	// State is "starting", "mirroring", "waiting" or "stopped".
+	State      string  `json:"state"`
+	Error      string  `json:"error,omitempty"`
+	Position   int64   `json:"position"`
+	SourceEnd  int64   `json:"source_end"`
+	TargetEnd  int64   `json:"target_end"`
+	LagRecords int64   `json:"lag_records"`
+	LagSeconds float64 `json:"lag_seconds"`
+}
