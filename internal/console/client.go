@@ -1,0 +1,139 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+
+	"kmirror/mirror"
+)
+
+// maxAnswer bounds what the client reads of one answer: a status of 100 000
+// partitions is about 30 MiB.
+const maxAnswer = 256 << 20
+
+// UnreachableError says that no daemon answered at Address.
+type UnreachableError struct {
+	Address string
+	Err     error
+}
+
+// Error names the address, the cause and what to do.
+func (e *UnreachableError) Error() string {
+	cause := e.Err.Error()
+	switch {
+	case errors.Is(e.Err, syscall.ECONNREFUSED):
+		cause = "connection refused"
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		cause = "no answer in time"
+	}
+	return fmt.Sprintf("no kmirror daemon answers at %s (%s): start it with `kmirror run`, or name its configuration with --config", e.Address, cause)
+}
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// AnswerError is an answer that was not 200.
+type AnswerError struct {
+	Address string
+	Code    int
+	Message string
+}
+
+// Error returns the daemon's own words where it gave some.
+func (e *AnswerError) Error() string {
+	if e.Message != "" {
+		return e.Message
+	}
+	return fmt.Sprintf("%s answered %d %s: is this really kmirror's address?", e.Address, e.Code, http.StatusText(e.Code))
+}
+
+// NotFound tells whether the thing asked for does not exist.
+func (e *AnswerError) NotFound() bool { return e.Code == http.StatusNotFound && e.Message != "" }
+
+// Client asks a running daemon. Safe for concurrent use.
+type Client struct {
+	base string
+	http *http.Client
+}
+
+// NewClient returns a client of the daemon that listens on address, as in the
+// http key of mirror.yaml: host:port, where an unspecified host means this machine.
+func NewClient(address string) *Client {
+	return &Client{base: BaseURL(address), http: &http.Client{
+		Timeout: 15 * time.Second,
+		Transport: &http.Transport{
+			Proxy:                 nil, // the daemon is near; a proxy would only see our business
+			DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+			ResponseHeaderTimeout: 10 * time.Second,
+			MaxIdleConns:          2,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// BaseURL returns the URL under which this machine reaches a console that
+// listens on address.
+func BaseURL(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "http://" + address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// Status asks for the daemon's status.
+func (c *Client) Status(ctx context.Context) (mirror.Status, error) {
+	var status mirror.Status
+	err := c.get(ctx, "/api/v1/status", &status)
+	return status, err
+}
+
+// Groups asks for the groups of one flow; an *AnswerError with NotFound when the daemon has no such flow.
+func (c *Client) Groups(ctx context.Context, flow string) (GroupsAnswer, error) {
+	var answer GroupsAnswer
+	err := c.get(ctx, "/api/v1/groups?flow="+url.QueryEscape(flow), &answer)
+	return answer, err
+}
+
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, http.NoBody)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", c.base, err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var asURL *url.Error
+		if errors.As(err, &asURL) {
+			err = asURL.Err // the URL is in our own message already
+		}
+		return &UnreachableError{Address: c.base, Err: err}
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return &UnreachableError{Address: c.base, Err: err}
+	}
+	if response.StatusCode != http.StatusOK {
+		var answer ErrorAnswer
+		_ = json.Unmarshal(body, &answer) // something else may listen there
+		return &AnswerError{Address: c.base, Code: response.StatusCode, Message: answer.Error}
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return &AnswerError{Address: c.base, Code: response.StatusCode, Message: fmt.Sprintf("%s answered something that is not kmirror's: %v", c.base, err)}
+	}
+	return nil
+}

@@ -1,0 +1,311 @@
+package console_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kmirror/checkpoint"
+	"kmirror/internal/console"
+	"kmirror/mirror"
+)
+
+// engine is an Engine of fixed answers.
+type engine struct {
+	status mirror.Status
+	groups map[string][]checkpoint.GroupStatus
+	ready  bool
+}
+
+func (e *engine) Status() mirror.Status { return e.status }
+func (e *engine) Ready() bool           { return e.ready }
+func (e *engine) Groups(flow string) ([]checkpoint.GroupStatus, bool) {
+	list, ok := e.groups[flow]
+	return list, ok
+}
+
+const hostile = `<script>alert("x")</script>'"&`
+
+func busyEngine() *engine {
+	return &engine{
+		ready: true,
+		status: mirror.Status{
+			Instance: "edge-1", Version: "v1", Started: time.Now().Add(-time.Minute), Members: []string{"edge-1/a", "edge-2/b"}, Leading: true, Term: 3,
+			Clusters: []mirror.ClusterStatus{
+				{Name: "east", ID: "abc", Kind: "embedded", Addresses: []string{"127.0.0.1:19092"}, Reachable: true},
+				{Name: "west", Kind: "external", Addresses: []string{"10.0.0.1:9092"}, Error: "dial " + hostile},
+			},
+			Flows: []mirror.FlowStatus{{
+				Name: "east->west", From: "east", To: "west", Naming: "prefixed", State: "degraded", Records: 1234567, RecordsPerSecond: 12.3, LagRecords: 5, LagSeconds: 0.5, Error: hostile,
+				Topics: []mirror.TopicStatus{{
+					Source: hostile, Target: "east." + hostile, Error: hostile, Modes: map[string]uint64{"raw": 7},
+					Partitions: []mirror.PartitionStatus{{Partition: 4, State: "stopped", Error: "because " + hostile, Position: 10, SourceEnd: -1}},
+				}},
+			}},
+		},
+		groups: map[string][]checkpoint.GroupStatus{"east->west": {{
+			Group: hostile, State: "behind",
+			Partitions: []checkpoint.GroupPartition{{Topic: "orders", TargetTopic: "east.orders", Partition: 1, SourceOffset: 50, Translated: 40, TargetOffset: 30, Shortfall: 10}},
+		}}},
+	}
+}
+
+func serve(t *testing.T, e *engine) *httptest.Server {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "kmirror_test_total", Help: "A counter."})
+	registry.MustRegister(counter)
+	s, err := console.New(console.Options{Engine: e, Gatherer: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	return server
+}
+
+func get(t *testing.T, method, url string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(body)
+}
+
+func TestRoutes(t *testing.T) {
+	starting := busyEngine()
+	starting.ready = false
+	for _, c := range []struct {
+		engine       *engine
+		method, path string
+		code         int
+		kind, body   string
+	}{
+		{busyEngine(), "GET", "/healthz", 200, "text/plain", "ok\n"},
+		{busyEngine(), "GET", "/readyz", 200, "text/plain", "ready\n"},
+		{starting, "GET", "/readyz", 503, "text/plain", "starting\n"},
+		{starting, "GET", "/healthz", 200, "text/plain", "ok\n"},
+		{busyEngine(), "GET", "/metrics", 200, "text/plain", "kmirror_test_total 0\n"},
+		{busyEngine(), "GET", "/api/v1/status", 200, "application/json", `"instance":"edge-1"`},
+		{busyEngine(), "GET", "/api/v1/groups?flow=east-%3Ewest", 200, "application/json", `"shortfall":10`},
+		{busyEngine(), "GET", "/api/v1/groups?flow=nope", 404, "application/json", `no flow \"nope\" here`},
+		{busyEngine(), "GET", "/api/v1/groups", 400, "application/json", `parameter flow is missing`},
+		{busyEngine(), "GET", "/api/v2/status", 404, "application/json", `no such call`},
+		{busyEngine(), "GET", "/nowhere", 404, "text/plain", "not found"},
+		{busyEngine(), "GET", "/", 200, "text/html", "<h1>kmirror</h1>"},
+		{busyEngine(), "HEAD", "/", 200, "text/html", ""},
+		{busyEngine(), "POST", "/", 405, "text/plain", "only GET and HEAD"},
+		{busyEngine(), "DELETE", "/api/v1/status", 405, "text/plain", "only GET and HEAD"},
+		{busyEngine(), "OPTIONS", "/metrics", 405, "text/plain", "only GET and HEAD"},
+	} {
+		t.Run(c.method+" "+c.path, func(t *testing.T) {
+			response, body := get(t, c.method, serve(t, c.engine).URL+c.path)
+			if response.StatusCode != c.code {
+				t.Errorf("code = %d, want %d", response.StatusCode, c.code)
+			}
+			if got := response.Header.Get("Content-Type"); !strings.HasPrefix(got, c.kind) {
+				t.Errorf("content type = %q, want %q", got, c.kind)
+			}
+			if !strings.Contains(body, c.body) {
+				t.Errorf("body %q does not contain %q", body, c.body)
+			}
+			for header, want := range map[string]string{
+				"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+			} {
+				if c.code != 405 && response.Header.Get(header) != want {
+					t.Errorf("header %s = %q, want %q", header, response.Header.Get(header), want)
+				}
+			}
+		})
+	}
+}
+
+func TestPageEscapesWhatClientsMadeUp(t *testing.T) {
+	_, body := get(t, "GET", serve(t, busyEngine()).URL+"/")
+	if strings.Contains(body, "<script>alert") {
+		t.Error("a topic name became markup")
+	}
+	if got, want := strings.Count(body, "&lt;script&gt;alert"), 8; got != want {
+		t.Errorf("hostile names shown %d times, want %d", got, want)
+	}
+	if regexp.MustCompile(`(?i)(src|href)="?(https?:)?//`).MatchString(body) {
+		t.Error("the page loads something from elsewhere")
+	}
+}
+
+// The policy's hashes must be those of the very bytes between the tags, or the
+// browser shows a page without style and script.
+func TestPolicyNamesTheInlineCode(t *testing.T) {
+	response, body := get(t, "GET", serve(t, busyEngine()).URL+"/")
+	policy := response.Header.Get("Content-Security-Policy")
+	for tag, directive := range map[string]string{"style": "style-src", "script": "script-src"} {
+		inline := regexp.MustCompile(`(?s)<` + tag + `>(.*?)</` + tag + `>`).FindStringSubmatch(body)
+		if inline == nil {
+			t.Fatalf("no <%s> in the page", tag)
+		}
+		if want := directive + " '" + console.SourceHash([]byte(inline[1])) + "'"; !strings.Contains(policy, want) {
+			t.Errorf("policy %q lacks %q", policy, want)
+		}
+	}
+	if strings.Contains(policy, "unsafe") {
+		t.Errorf("policy %q allows too much", policy)
+	}
+	if regexp.MustCompile(`\s(style|on[a-z]+)="`).MatchString(body) {
+		t.Error("the page has inline attributes that its own policy forbids")
+	}
+}
+
+func TestPageWithoutFlows(t *testing.T) {
+	_, body := get(t, "GET", serve(t, &engine{ready: true, status: mirror.Status{Instance: "edge-1"}}).URL+"/")
+	for _, want := range []string{"serves its clusters only", "No clusters yet", "edge-1"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+func TestPageIsBounded(t *testing.T) {
+	e := busyEngine()
+	flow := &e.status.Flows[0]
+	for i := range 5000 {
+		flow.Topics = append(flow.Topics, mirror.TopicStatus{Source: fmt.Sprintf("topic-%04d", i), LagRecords: int64(i), Partitions: []mirror.PartitionStatus{{State: "stopped"}}})
+	}
+	_, body := get(t, "GET", serve(t, e).URL+"/")
+	if len(body) > 200<<10 {
+		t.Errorf("the page has %d bytes", len(body))
+	}
+	for _, want := range []string{"and 4901 more", "and 4951 more", "topic-4999"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+func TestStatusThatCannotBeEncodedIsA500(t *testing.T) {
+	e := busyEngine()
+	e.status.Flows[0].LagSeconds = math.NaN()
+	response, body := get(t, "GET", serve(t, e).URL+"/api/v1/status")
+	var answer console.ErrorAnswer
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || response.StatusCode != 500 || answer.Error == "" {
+		t.Errorf("got %d %q", response.StatusCode, body)
+	}
+	if response, _ := get(t, "GET", serve(t, e).URL+"/"); response.StatusCode != 200 {
+		t.Errorf("the page answers %d to an unknown lag", response.StatusCode)
+	}
+}
+
+func TestRunStopsInOrder(t *testing.T) {
+	s, err := console.New(console.Options{Engine: busyEngine(), Gatherer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, l) }()
+	client := console.NewClient(l.Addr().String())
+	if _, err := client.Status(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	var unreachable *console.UnreachableError
+	if _, err := client.Status(t.Context()); !errors.As(err, &unreachable) {
+		t.Errorf("Status after the stop = %v", err)
+	} else if !strings.Contains(err.Error(), "kmirror run") || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("the error %q does not say where and what to do", err)
+	}
+}
+
+func TestClient(t *testing.T) {
+	e := busyEngine()
+	server := serve(t, e)
+	client := console.NewClient(server.Listener.Addr().String())
+	status, err := client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := e.status
+	want.Started = want.Started.Round(0)
+	if diff := cmp.Diff(want, status, cmp.Comparer(time.Time.Equal)); diff != "" {
+		t.Errorf("status differs (-want +got):\n%s", diff)
+	}
+	groups, err := client.Groups(t.Context(), "east->west")
+	if err != nil || len(groups.Groups) != 1 || groups.Groups[0].Partitions[0].Translated != 40 {
+		t.Errorf("groups = %+v, %v", groups, err)
+	}
+	var answer *console.AnswerError
+	if _, err := client.Groups(t.Context(), "no->flow"); !errors.As(err, &answer) || !answer.NotFound() {
+		t.Errorf("groups of no flow: %v", err)
+	}
+}
+
+func TestClientMeetsAStranger(t *testing.T) {
+	for body, code := range map[string]int{"hello": 200, "<h1>nginx</h1>": 404, "{}": 302} {
+		stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "http://127.0.0.1:1/")
+			w.WriteHeader(code)
+			_, _ = io.WriteString(w, body)
+		}))
+		_, err := console.NewClient(stranger.Listener.Addr().String()).Status(t.Context())
+		var answer *console.AnswerError
+		if !errors.As(err, &answer) || answer.NotFound() || !strings.Contains(err.Error(), "kmirror's") {
+			t.Errorf("%d %s: %v", code, body, err)
+		}
+		stranger.Close()
+	}
+}
+
+func TestBaseURL(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:7070": "http://127.0.0.1:7070", "0.0.0.0:7070": "http://127.0.0.1:7070", ":7070": "http://127.0.0.1:7070",
+		"[::]:7070": "http://127.0.0.1:7070", "[::1]:80": "http://[::1]:80", "edge-1:7070": "http://edge-1:7070",
+	} {
+		if got := console.BaseURL(address); got != want {
+			t.Errorf("BaseURL(%q) = %q, want %q", address, got, want)
+		}
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for got, want := range map[string]string{
+		console.FormatCount(0): "0", console.FormatCount(1234): "1234", console.FormatCount(12345): "12\u202f345", console.FormatCount(1234567): "1\u202f234\u202f567", console.FormatCount(-1): "–",
+		console.FormatBytes(0): "0 B", console.FormatBytes(999): "999 B", console.FormatBytes(1500): "1.5 kB", console.FormatBytes(999999): "1.0 MB", console.FormatBytes(2.1e8): "210 MB",
+		console.FormatByteRate(math.Inf(1)): "–", console.FormatByteRate(12): "12 B/s",
+		console.FormatRate(0.01): "< 0.1", console.FormatRate(3.14): "3.1", console.FormatRate(12345.6): "12\u202f346",
+		console.FormatSeconds(-1): "–", console.FormatSeconds(0.0001): "1 ms", console.FormatSeconds(0.25): "250 ms", console.FormatSeconds(1.25): "1.2 s",
+		console.FormatSeconds(61): "1 min 1 s", console.FormatSeconds(7200): "2 h", console.FormatSeconds(1e300): "11574 d 1 h",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -1,0 +1,4 @@
+package console
+
+// SourceHash shows the tests how the policy names inline code.
+func SourceHash(source []byte) string { return sourceHash(source) }
