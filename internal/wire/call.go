@@ -1,0 +1,57 @@
+package wire
+
+import (
+	"context"
+)
+
+// SendOptions say how one request of [Conn.Send] is answered.
+type SendOptions struct {
+	// Alloc gives the buffer of n bytes for the response body, so that large
+	// ones come from a pool; nil: a new one. It runs in the connection's reader:
+	// it must not block, and n never exceeds MaxResponse.
+	Alloc func(n int) []byte
+	// NoResponse is for Produce with acks=0: the call is done once written.
+	NoResponse bool
+}
+
+// Call is one request under way. All methods are safe for concurrent use.
+type Call struct {
+	key         int16 // these are constant
+	version     int16
+	correlation int32
+	alloc       func(n int) []byte
+
+	done chan struct{} // closed when body and err are final
+	body []byte
+	err  error
+}
+
+// finish makes the result final. It is called once, by whoever took the call
+// off its connection's queue.
+func (call *Call) finish(body []byte, err error) {
+	call.body, call.err = body, err
+	close(call.done)
+}
+
+// Done is closed when the answer is there or the connection has ended.
+func (call *Call) Done() <-chan struct{} { return call.done }
+
+// Result returns the body behind the response header, or why there is none. It
+// is valid once Done is closed; the caller owns the body.
+func (call *Call) Result() ([]byte, error) { return call.body, call.err }
+
+// Wait waits for the result. When ctx ends first, the cause of that is
+// returned; the request stays under way and its answer is dropped.
+func (call *Call) Wait(ctx context.Context) ([]byte, error) {
+	select {
+	case <-call.done:
+		return call.Result()
+	default:
+	}
+	select {
+	case <-call.done:
+		return call.Result()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
