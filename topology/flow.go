@@ -1,0 +1,155 @@
+package topology
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+)
+
+// Naming says what a topic of the source is called on the target.
+type Naming string
+
+// The namings.
+const (
+	Prefixed Naming = "prefixed" // orders of east is east.orders
+	Identity Naming = "identity" // orders is orders
+)
+
+// Flow mirrors topics of one cluster into another. Make one with [NewFlow] or
+// [Parse]; the fields are read-only afterwards.
+type Flow struct {
+	Name     string // From + "->" + To, unique in a file
+	From, To string // cluster names
+
+	Topics        []string // RE2, full match
+	ExcludeTopics []string // wins over Topics
+	Groups        []string // consumer groups whose offsets are kept exact on the target
+	ExcludeGroups []string // wins over Groups
+
+	Naming    Naming
+	Separator string // between cluster name and topic
+
+	Start             []StartRule // the first whose pattern matches; none: earliest
+	ReplicationFactor int16       // of topics created on the target; 0: the source topic's, at most one per broker of the target
+	Configs           ConfigSync  // of topic configs
+	GroupSync         GroupSync   // of consumer group offsets
+	Heartbeats        bool        // emit MirrorMaker 2's heartbeats to the target and mirror the source's
+	Checkpoints       bool        // write MirrorMaker 2's checkpoints to the target
+
+	topics, excludeTopics, groups, excludeGroups, excludeConfigs patterns
+	loops                                                        *regexp.Regexp // topics that already came from the target
+	heartbeats                                                   *regexp.Regexp // MM2's heartbeats topics
+}
+
+// ConfigSync says which topic configs are kept equal.
+type ConfigSync struct {
+	Sync    bool     // keep the target's topic configs as the source's
+	Exclude []string // config names that are not copied, RE2, full match
+}
+
+// GroupSync says whether and how often translated group offsets are committed to the target.
+type GroupSync struct {
+	Enabled  bool
+	Interval time.Duration
+}
+
+// StartRule says where mirroring of topics begins that were never mirrored before.
+type StartRule struct {
+	Topics []string // RE2, full match
+	Start  Start
+
+	topics patterns
+}
+
+// Start is a place in a log.
+type Start struct {
+	Kind   StartKind
+	Millis int64 // for Timestamp: since 1970
+}
+
+// StartKind is the kind of a Start.
+type StartKind int8
+
+// The kinds of start.
+const (
+	Earliest  StartKind = iota // the oldest record there is
+	Latest                     // only what comes from now on
+	Timestamp                  // the first record at or after a time
+)
+
+// String is as it stands in mirror.yaml.
+func (s Start) String() string {
+	switch s.Kind {
+	case Earliest:
+		return "earliest"
+	case Latest:
+		return "latest"
+	case Timestamp:
+		return time.UnixMilli(s.Millis).UTC().Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("start(%d)", s.Kind)
+}
+
+// DefaultFlow is a flow as it is when mirror.yaml names only its two clusters.
+func DefaultFlow(from, to string) Flow {
+	return Flow{
+		Name:          from + "->" + to,
+		From:          from,
+		To:            to,
+		Topics:        []string{".*"},
+		Groups:        []string{".*"},
+		ExcludeGroups: []string{"console-consumer-.*", "connect-.*", "__.*"},
+		Naming:        Prefixed,
+		Separator:     ".",
+		Configs: ConfigSync{
+			Sync: true,
+			Exclude: []string{ // MirrorMaker 2's list: about one cluster's brokers, or about trust in clocks
+				`follower\.replication\.throttled\.replicas`,
+				`leader\.replication\.throttled\.replicas`,
+				`message\.timestamp\.difference\.max\.ms`,
+				`message\.timestamp\.type`,
+				`unclean\.leader\.election\.enable`,
+				`min\.insync\.replicas`,
+			},
+		},
+		GroupSync:   GroupSync{Enabled: true, Interval: 500 * time.Millisecond},
+		Heartbeats:  true,
+		Checkpoints: true,
+	}
+}
+
+// NewFlow makes a flow from [DefaultFlow], changed by edit (nil: as it is). It
+// knows the two clusters' names only, so that a chain over a third one is not
+// recognised by its name; [Parse] knows them all.
+func NewFlow(from, to string, edit func(*Flow)) (*Flow, error) {
+	flow := DefaultFlow(from, to)
+	if edit != nil {
+		edit(&flow)
+	}
+	flow.Name = flow.From + "->" + flow.To
+	if err := flow.compile([]string{from, to}); err != nil {
+		return nil, fmt.Errorf("flow %s: %w", flow.Name, err)
+	}
+	return &flow, nil
+}
+
+// StartFor says where mirroring of a source topic begins when it was never mirrored before.
+func (f *Flow) StartFor(topic string) Start {
+	for _, rule := range f.Start {
+		if rule.topics.match(topic) {
+			return rule.Start
+		}
+	}
+	return Start{Kind: Earliest}
+}
+
+// SelectsGroup reports whether the offsets of a consumer group of the source are
+// kept exact on the target.
+func (f *Flow) SelectsGroup(group string) bool {
+	return group != "" && f.groups.match(group) && !f.excludeGroups.match(group)
+}
+
+// CopiesConfig reports whether a topic config of that name is copied to the target.
+func (f *Flow) CopiesConfig(name string) bool {
+	return f.Configs.Sync && !f.excludeConfigs.match(name)
+}

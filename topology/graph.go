@@ -1,0 +1,223 @@
+package topology
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+const (
+	// maxCircles bounds how many paths the search for circles follows.
+	maxCircles = 5_000
+	// maxPairs bounds how many pairs of flows into one cluster are compared.
+	maxPairs = 200_000
+)
+
+const clearer = "make the patterns of topics and exclude_topics simpler"
+
+// prove checks what concerns several flows at once.
+func (r *reader) prove(sources []*flowSource, clusters []string) {
+	named := map[string]*flowSource{}
+	var sound []*flowSource
+	for _, source := range sources {
+		first, twice := named[source.flow.Name]
+		switch {
+		case !source.sound:
+		case twice:
+			r.fault(source.at, "put all of it into one flow", "is a second flow from %s to %s; the first is %s in line %d",
+				source.flow.From, source.flow.To, first.at.path, first.at.node.Line)
+		default:
+			named[source.flow.Name] = source
+			sound = append(sound, source)
+		}
+	}
+	filters := make([]*filter, len(sound))
+	for i, source := range sound {
+		made, err := newFilter(source.flow, clusters)
+		if err != nil {
+			r.fault(source.at, clearer, "%s", regexpReason(err))
+			return
+		}
+		filters[i] = made
+	}
+	r.proveDisjoint(sound, filters)
+	r.proveNoCircle(sound, filters)
+}
+
+// proveDisjoint faults two flows that could write one topic.
+func (r *reader) proveDisjoint(sources []*flowSource, filters []*filter) {
+	compared := 0
+	for j, second := range sources {
+		for i, first := range sources[:j] {
+			if first.flow.To != second.flow.To {
+				continue
+			}
+			if compared++; compared > maxPairs {
+				r.fault(second.at, "divide the flows over several files", "more than %d pairs of flows lead into one cluster", maxPairs)
+				return
+			}
+			topic, decided := shared(filters[i], filters[j])
+			const remedy = "choose naming: prefixed for one of them, or divide the topics by topics and exclude_topics"
+			if !decided {
+				r.fault(second.at, clearer, "cannot be proved not to write the same topics as %s (%s)", first.at.path, first.flow.Name)
+			} else if topic != "" {
+				r.fault(second.at, remedy, "writes the same topics of %s as %s (%s), for example %q", second.flow.To, first.at.path, first.flow.Name, topic)
+			}
+		}
+	}
+}
+
+// shared returns a topic of the target that both flows could write.
+func shared(a, b *filter) (string, bool) {
+	for _, one := range a.targets() {
+		for _, other := range b.targets() {
+			if !strings.HasPrefix(one.prefix, other.prefix) && !strings.HasPrefix(other.prefix, one.prefix) {
+				continue
+			}
+			if topic, decided := common([]position{one.begin(), other.begin()}); topic != "" || !decided {
+				return topic, decided
+			}
+		}
+	}
+	return "", true
+}
+
+// circles is the search for topics that come back to where they started.
+type circles struct {
+	sources []*flowSource
+	filters []*filter
+	out     map[string][]int // cluster -> flows that leave it
+	in      map[string][]int // cluster -> flows that arrive
+	paths   int
+	found   map[string]circle // by the flows of it, sorted
+}
+
+type circle struct {
+	flows   []int
+	topic   string // at the start of flows[0]
+	arrives string // back at the start
+}
+
+// proveNoCircle faults flows that would carry a topic back to its own cluster.
+//
+// A topic t that starts at flow 1 is called p1+t where it arrives, and goes on if
+// flow 2 takes that name, and so on; all of these are conditions on t, so the
+// question is one intersection for every simple circle and every start on it.
+// Prefixed flows that know all clusters of the circle never close it.
+func (r *reader) proveNoCircle(sources []*flowSource, filters []*filter) {
+	search := &circles{sources: sources, filters: filters, out: map[string][]int{}, in: map[string][]int{}, found: map[string]circle{}}
+	for i, source := range sources {
+		search.out[source.flow.From] = append(search.out[source.flow.From], i)
+		search.in[source.flow.To] = append(search.in[source.flow.To], i)
+	}
+	for i, source := range sources {
+		if !search.follow([]int{i}, source.flow.From, nil, "") {
+			r.fault(source.at, clearer, "cannot be proved not to close a circle")
+			return
+		}
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(search.found), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	}) {
+		found := search.found[key]
+		last := sources[slices.Max(found.flows)]
+		names := []string{}
+		for _, i := range found.flows {
+			names = append(names, sources[i].flow.From)
+		}
+		names = append(names, names[0])
+		problem := fmt.Sprintf("closes a circle: %s; topic %q of %s would come back to it", strings.Join(names, " -> "), found.topic, names[0])
+		if found.arrives != found.topic {
+			problem += fmt.Sprintf(" as %q", found.arrives)
+		}
+		r.fault(last.at, "choose naming: prefixed on the way, or exclude_topics so that each topic goes one way only", "%s", problem)
+	}
+}
+
+// follow extends a path by all that its topics can take. conditions are those of
+// the flows before the last one, prefix is what they put before the name. It
+// returns false if something could not be decided.
+func (s *circles) follow(path []int, start string, conditions []position, prefix string) bool {
+	if s.paths++; s.paths > maxCircles {
+		return false
+	}
+	last := path[len(path)-1]
+	flow := s.sources[last].flow
+	condition, alive := s.filters[last].after(prefix)
+	if !alive {
+		return true
+	}
+	conditions = append(slices.Clone(conditions), condition)
+	topic, decided := common(conditions)
+	if !decided || topic == "" {
+		return decided
+	}
+	if flow.Naming == Prefixed {
+		prefix = flow.prefix() + prefix
+	}
+	if flow.To == start {
+		key := slices.Clone(path)
+		slices.Sort(key)
+		if _, known := s.found[fmt.Sprint(key)]; !known {
+			s.found[fmt.Sprint(key)] = circle{flows: path, topic: topic, arrives: prefix + topic}
+		}
+		return true
+	}
+	back := s.wayBack(path, start)
+	for _, next := range s.out[flow.To] {
+		if to := s.sources[next].flow.To; back[to] && !s.follow(append(slices.Clone(path), next), start, conditions, prefix) {
+			return false
+		}
+	}
+	return true
+}
+
+// wayBack is from where the start can be reached without a cluster of the path.
+func (s *circles) wayBack(path []int, start string) map[string]bool {
+	reached := map[string]bool{start: true}
+	visited := map[string]bool{}
+	for _, i := range path {
+		visited[s.sources[i].flow.To] = true
+	}
+	queue := []string{start}
+	for len(queue) > 0 {
+		cluster := queue[0]
+		queue = queue[1:]
+		for _, i := range s.in[cluster] {
+			if from := s.sources[i].flow.From; !visited[from] && !reached[from] {
+				reached[from] = true
+				queue = append(queue, from)
+			}
+		}
+	}
+	return reached
+}
+
+// CheckClusterIDs faults two names for one cluster; ids holds the cluster id that
+// each cluster answered with. Flows between two names of one cluster would copy
+// topics onto themselves.
+func (c *Config) CheckClusterIDs(ids map[string]string) error {
+	var faults Faults
+	first := map[string]string{}
+	for _, cluster := range c.Clusters {
+		id := ids[cluster.Name]
+		if id == "" {
+			continue
+		}
+		if other, twice := first[id]; twice {
+			faults = append(faults, Fault{
+				File: c.Path, Path: join("clusters", cluster.Name),
+				Problem: fmt.Sprintf("is the same cluster as %s: both answer with cluster id %s", other, id),
+				Remedy:  "keep one name for each cluster, and check the bootstrap addresses",
+			})
+			continue
+		}
+		first[id] = cluster.Name
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package topology
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// MaxTopicName is the longest topic name Kafka takes, in bytes.
+const MaxTopicName = 249
+
+// HeartbeatsTopic is MirrorMaker 2's, on the target of a flow.
+const HeartbeatsTopic = "heartbeats"
+
+// Selection says whether a flow mirrors a topic, and why if not.
+type Selection int8
+
+// The answers of [Flow.Selection].
+const (
+	Selected    Selection = iota
+	NotMatched            // no pattern of topics matches
+	Excluded              // a pattern of exclude_topics matches
+	Internal              // Kafka's, MirrorMaker 2's or kmirror's own
+	FromTarget            // by its name it already came from the target
+	IllegalName           // no topic can have this name
+)
+
+// String is a clause for status and logs.
+func (s Selection) String() string {
+	switch s {
+	case Selected:
+		return "selected"
+	case NotMatched:
+		return "matched by no pattern of topics"
+	case Excluded:
+		return "excluded by exclude_topics"
+	case Internal:
+		return "an internal topic"
+	case FromTarget:
+		return "by its name it came from the target"
+	case IllegalName:
+		return "not a legal topic name"
+	}
+	return fmt.Sprintf("selection(%d)", s)
+}
+
+// Selects reports whether the flow mirrors a topic of its source.
+func (f *Flow) Selects(topic string) bool { return f.Selection(topic) == Selected }
+
+// Selection is Selects with the reason.
+//
+// Internal topics are never mirrored, nor is a prefixed topic that already came
+// from the target: one whose name, cluster names and separators taken off its
+// front, comes upon the target's; or that bears the trace of this very flow
+// ("west.east." anywhere in it, for east->west), which also ends a circle over
+// clusters that this file does not know. Unlike MirrorMaker 2, a dot alone proves
+// nothing: sales.west.daily is a local topic unless a cluster is called sales.
+//
+// MirrorMaker 2's heartbeats topics are mirrored even if no pattern matches, as
+// long as the flow's heartbeats are on (KIP-1089).
+func (f *Flow) Selection(topic string) Selection {
+	switch {
+	case !LegalTopic(topic):
+		return IllegalName
+	case InternalTopic(topic, f.Separator):
+		return Internal
+	case f.cameFromTarget(topic):
+		return FromTarget
+	case f.isHeartbeats(topic):
+		if f.Heartbeats {
+			return Selected
+		}
+		return Excluded
+	case f.excludeTopics.match(topic):
+		return Excluded
+	case !f.topics.match(topic):
+		return NotMatched
+	}
+	return Selected
+}
+
+// TargetTopic is what a topic of the source is called on the target. It may be
+// longer than [MaxTopicName]; then no such topic can exist there.
+//
+// With identity naming MirrorMaker 2's heartbeats topics are prefixed all the
+// same, as its own identity policy does: the target has heartbeats of its own.
+func (f *Flow) TargetTopic(source string) string {
+	if f.Naming == Identity && !f.isHeartbeats(source) {
+		return source
+	}
+	return f.prefix() + source
+}
+
+// SourceTopic is the inverse of TargetTopic: the topic of the source that has
+// this name on the target, false if no topic of the source could have it.
+func (f *Flow) SourceTopic(target string) (string, bool) {
+	source, prefixed := strings.CutPrefix(target, f.prefix())
+	if f.Naming == Identity && !(prefixed && f.isHeartbeats(source)) {
+		return target, LegalTopic(target) && !f.isHeartbeats(target)
+	}
+	return source, prefixed && LegalTopic(source)
+}
+
+// CheckpointsTopic is where MirrorMaker 2's checkpoints of this flow stand, on the target.
+func (f *Flow) CheckpointsTopic() string {
+	return f.From + f.Separator + "checkpoints" + f.Separator + "internal"
+}
+
+// OffsetSyncsTopic is where MirrorMaker 2's offset syncs of this flow stand, on the source.
+func (f *Flow) OffsetSyncsTopic() string {
+	return "mm2-offset-syncs" + f.Separator + f.To + f.Separator + "internal"
+}
+
+func (f *Flow) prefix() string { return f.From + f.Separator }
+
+// cameFromTarget is about names that flows made: with identity naming those of heartbeats only.
+func (f *Flow) cameFromTarget(topic string) bool {
+	return f.loops != nil && (f.Naming == Prefixed || f.isHeartbeats(topic)) && f.loops.MatchString(topic)
+}
+
+func (f *Flow) isHeartbeats(topic string) bool {
+	return f.heartbeats != nil && f.heartbeats.MatchString(topic)
+}
+
+// InternalTopic reports whether a topic is Kafka's (__consumer_offsets),
+// kmirror's (__kmirror_*) or MirrorMaker 2's own, by the rule of MirrorMaker 2
+// since 4.0 (KAFKA-17200).
+func InternalTopic(name, separator string) bool {
+	return strings.HasPrefix(name, "__") ||
+		strings.HasPrefix(name, ".") ||
+		strings.HasPrefix(name, "mm2") && strings.HasSuffix(name, separator+"internal") ||
+		strings.HasSuffix(name, separator+"checkpoints"+separator+"internal")
+}
+
+// internalPatterns is InternalTopic as regular expressions, for the proofs.
+func internalPatterns(separator string) []string {
+	sep := regexp.QuoteMeta(separator)
+	return []string{`__.*`, `\..*`, `mm2.*` + sep + `internal`, `.*` + sep + `checkpoints` + sep + `internal`}
+}
+
+// LegalTopic reports whether Kafka takes a topic of this name: 1 to 249 of
+// a-z, A-Z, 0-9, dot, underscore and hyphen, and neither "." nor "..".
+func LegalTopic(name string) bool {
+	if name == "" || len(name) > MaxTopicName || name == "." || name == ".." {
+		return false
+	}
+	return onlyTopicChars(name)
+}
+
+func onlyTopicChars(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// loopPattern matches topics that already came from the target, see [Flow.Selection].
+func (f *Flow) loopPattern(prefixes []string) string {
+	sep := regexp.QuoteMeta(f.Separator)
+	return `(` + alternatives(prefixes) + `)*` + regexp.QuoteMeta(f.To) + sep + `.*` +
+		`|(.*` + sep + `)?` + regexp.QuoteMeta(f.To+f.Separator+f.From) + sep + `.*`
+}

@@ -1,0 +1,15 @@
+package topology_test
+
+import (
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"kmirror/topology"
+)
+
+func noEnv(string) (string, bool) { return "", false }
+
+var ignoreCompiled = cmp.Options{
+	cmpopts.IgnoreUnexported(topology.Flow{}, topology.StartRule{}),
+	cmpopts.EquateEmpty(),
+}
