@@ -237,7 +237,14 @@ func (d *daemon) mustStatus() status {
 // returns what it prints and its exit code.
 func (d *daemon) kmirror(args ...string) (stdout, stderr string, code int) {
 	d.w.t.Helper()
-	return kmirror(d.w.t, d.w.dir, append(args, "--config", d.config)...)
+	return d.kmirrorWithin(time.Minute, args...)
+}
+
+// kmirrorWithin is kmirror for a command that may not end by itself: it is
+// killed when the time is up, and its exit code is then -1.
+func (d *daemon) kmirrorWithin(limit time.Duration, args ...string) (stdout, stderr string, code int) {
+	d.w.t.Helper()
+	return kmirrorWithin(d.w.t, limit, d.w.dir, append(args, "--config", d.config)...)
 }
 
 // mustKmirror is kmirror where anything but exit code 0 is a failure.
@@ -252,7 +259,12 @@ func (d *daemon) mustKmirror(args ...string) string {
 
 func kmirror(t testing.TB, dir string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	return kmirrorWithin(t, time.Minute, dir, args...)
+}
+
+func kmirrorWithin(t testing.TB, limit time.Duration, dir string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, built(t), args...)
 	cmd.Dir = dir

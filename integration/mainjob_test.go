@@ -63,6 +63,7 @@ func TestMainJob(t *testing.T) {
 	sums := checksums(got)
 	for _, library := range []string{"kafka-python", "confluent-kafka"} {
 		t.Run("read by "+library, func(t *testing.T) {
+			w := w.in(t)
 			var theirs map[string]checksum
 			out := w.python("checksum.py", library, w.addr("west"), "east.packages", strconv.Itoa(len(packages)))
 			if err := json.Unmarshal([]byte(out), &theirs); err != nil {

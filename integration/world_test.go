@@ -21,6 +21,11 @@ func newWorld(t testing.TB) *world {
 	return &world{t: t, dir: t.TempDir(), addresses: map[string]string{}}
 }
 
+// in is the same world for a subtest.
+func (w *world) in(t testing.TB) *world {
+	return &world{t: t, dir: w.dir, addresses: w.addresses}
+}
+
 // addr is the address that goes by the name in this world: the same one each
 // time, and free when it was first asked for.
 func (w *world) addr(name string) string {
