@@ -2,9 +2,11 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
@@ -233,15 +235,23 @@ func unzstd(dst, src []byte, limit int) ([]byte, error) {
 	}
 	for {
 		dst = reserve(dst, room, start, limit)
-		whole, err := d.DecodeAll(src, dst[:start:min(cap(dst), start+limit)])
+		// Into a slice of its own: the decoder takes the room from the capacity
+		// as a whole and not from what a prefix leaves of it.
+		whole, err := d.DecodeAll(src, dst[start:start:min(cap(dst), start+limit)])
 		switch {
-		case err == nil && len(whole)-start <= limit:
-			return whole, nil
-		case err != nil && err != zstd.ErrDecoderSizeExceeded: //nolint:errorlint // DecodeAll returns it bare
+		case err == nil && len(whole) <= cap(dst)-start:
+			return append(dst[:start], whole...), nil // in place, unless the decoder moved
+		case err != nil && !outOfRoom(err):
 			return nil, corrupt("zstd: %v", err)
 		case cap(dst)-start >= limit:
 			return nil, &InflateError{Codec: CodecZstd, Limit: limit}
 		}
 		room = 4 * (cap(dst) - start) // the size was not declared: try again with more room
 	}
+}
+
+// outOfRoom tells a decoder that met the end of its destination from one that
+// met damage. In the middle of a block the library has no typed error for it.
+func outOfRoom(err error) bool {
+	return errors.Is(err, zstd.ErrDecoderSizeExceeded) || strings.HasPrefix(err.Error(), "output bigger than max block size")
 }

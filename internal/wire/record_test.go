@@ -148,7 +148,7 @@ func TestRecordsRefuseContradictions(t *testing.T) {
 		"one record too few":   func(b wire.Batch) { binary.BigEndian.PutUint32(b[57:], 2) },
 		"2^31-1 records":       func(b wire.Batch) { binary.BigEndian.PutUint32(b[57:], 1<<31-1) },
 		"a delta past the end": func(b wire.Batch) { binary.BigEndian.PutUint32(b[23:], 1) },
-		"a delta that repeats": func(b wire.Batch) { b[len(b)-5] = 2 },
+		"a delta that repeats": func(b wire.Batch) { b[len(b)-4] = 2 },
 		"an unknown codec":     func(b wire.Batch) { b[22] |= 7 },
 		"a length that lies":   func(b wire.Batch) { b[61] = 0x7e },
 		"a negative length":    func(b wire.Batch) { b[61] = 0x01 },
@@ -180,9 +180,9 @@ func TestEachRecordHandsOnTheCallersError(t *testing.T) {
 	}
 }
 
-// A batch of a few hundred KiB that inflates to a quarter of a GiB.
+// A batch of a few KiB that inflates to 48 MiB.
 func TestDeepCompressionStopsAtTheLimit(t *testing.T) {
-	const inflated, limit = 256 << 20, 1 << 20
+	const inflated, limit = 48 << 20, 1 << 20
 	value := make([]byte, inflated)
 	for _, codec := range codecs[1:] {
 		b, err := wire.EncodeBatch(nil, []wire.Record{{Value: value}}, wire.Plain(codec))
