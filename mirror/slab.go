@@ -75,6 +75,23 @@ func (s *slab) alloc(n int) []byte {
 	return s.buf
 }
 
+// shrink moves the contents of a nearly empty slab into memory of their own
+// size, so that a trickle does not hold the budget. It returns the contents and
+// must be called before anything refers to them.
+func (s *slab) shrink(contents []byte) []byte {
+	if s.pooled == nil || len(contents) > slabSize/16 {
+		return contents
+	}
+	own := append([]byte(nil), contents...)
+	s.budget.pool.Put(s.pooled)
+	s.buf, s.pooled = own, nil
+	if spare := s.reserved - int64(len(own)); spare > 0 {
+		s.reserved -= spare
+		s.budget.release(spare)
+	}
+	return own
+}
+
 func (s *slab) retain() { s.refs.Add(1) }
 
 // drop lets go of one reference; the last one gives memory and budget back.

@@ -1,0 +1,254 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kmirror/checkpoint"
+	"kmirror/internal/kafka"
+	"kmirror/internal/wire"
+	"kmirror/topology"
+)
+
+// flow is one flow in one life of this instance. It owns what moves the data of
+// the partitions that are assigned to it.
+type flow struct {
+	cfg            *topology.Flow
+	source, target *kafka.Cluster
+	discovery      *discovery
+	budget         *budget
+	loader         *loader
+	producers      *producers
+	ledger         *checkpoint.LedgerWriter
+	recorder       *checkpoint.Recorder
+	totals         *totals // outlives the life
+	counters       *counters
+	metrics        flowMetrics
+	lease          func() error    // nil while this instance may write
+	over           <-chan struct{} // closed when the membership was lost: nothing is waited for any more
+	log            *slog.Logger
+
+	prepared chan struct{} // closed when the map topic is there
+	trouble  linkState     // why it is not
+
+	work    context.Context // of fetchers and appenders; set by Run before anything else starts
+	workers sync.WaitGroup
+
+	mu        sync.Mutex // guards the fields below
+	fetchers  map[int32]*fetcher
+	appenders map[int32]*appender
+	tenures   map[partitionID]*holding
+	ended     bool // nothing is begun any more
+}
+
+// counters are what a flow counts beside its lanes; they outlive a life.
+type counters struct {
+	doubled atomic.Uint64 // records that stand twice in the target
+}
+
+// holding is a running tenure.
+type holding struct {
+	tenure *tenure
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// Run moves data until ctx ends. It then lets go of every partition in order:
+// what is in flight is awaited, what was learned is written down.
+func (f *flow) Run(ctx context.Context) {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	f.work = work
+	spawn := func(run func(context.Context)) {
+		f.workers.Go(func() { run(work) })
+	}
+	spawn(f.discovery.Run)
+	spawn(func(ctx context.Context) { f.report("ledger", f.ledger.Run(ctx)) })
+	spawn(func(ctx context.Context) { f.report("offset map", f.recorder.Run(ctx)) })
+	spawn(f.prepare)
+	<-ctx.Done()
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
+	f.release(nil)
+	select {
+	case <-f.over: // another may own the partitions by now: their map is his to write
+	default:
+		flush, cancel := context.WithTimeout(work, 5*time.Second)
+		f.report("offset map", f.recorder.Flush(flush))
+		cancel()
+	}
+	stop()
+	f.workers.Wait()
+}
+
+func (f *flow) report(what string, err error) {
+	if err != nil && f.work.Err() == nil {
+		f.log.Error("write the "+what, slog.Any("error", err))
+	}
+}
+
+// prepare makes the map topic on the target.
+func (f *flow) prepare(ctx context.Context) {
+	retry := backoff{base: 100 * time.Millisecond, limit: 5 * time.Second}
+	for ctx.Err() == nil {
+		err := f.target.EnsureInternalTopic(ctx, checkpoint.MapTopic, checkpoint.MapPartitions, checkpoint.MapTopicConfigs())
+		if err == nil {
+			f.trouble.set("")
+			close(f.prepared)
+			return
+		}
+		if ctx.Err() == nil && f.trouble.get() == "" {
+			f.log.Warn("create "+checkpoint.MapTopic+" on the target", slog.Any("error", err))
+		}
+		f.trouble.set(err.Error())
+		retry.sleep(ctx)
+	}
+}
+
+// ready waits for the map topic.
+func (f *flow) ready(ctx context.Context) error {
+	select {
+	case <-f.prepared:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// release lets go of every partition that is not wanted, and waits until
+// nothing of it is in flight.
+func (f *flow) release(wanted map[partitionID]struct{}) {
+	var leaving []*holding
+	f.mu.Lock()
+	for id, h := range f.tenures {
+		if _, ok := wanted[id]; !ok {
+			leaving = append(leaving, h)
+			delete(f.tenures, id)
+		}
+	}
+	f.mu.Unlock()
+	for _, h := range leaving {
+		h.cancel()
+	}
+	for _, h := range leaving {
+		<-h.done
+	}
+}
+
+// begin starts the tenures among wanted that do not run yet.
+func (f *flow) begin(ctx context.Context, wanted map[partitionID]struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range wanted {
+		if f.ended || f.tenures[id] != nil {
+			continue
+		}
+		own, cancel := context.WithCancel(ctx)
+		h := &holding{tenure: newTenure(f, id), cancel: cancel, done: make(chan struct{})}
+		f.tenures[id] = h
+		f.workers.Go(func() {
+			defer close(h.done)
+			defer cancel()
+			h.tenure.Run(own)
+		})
+	}
+}
+
+// fetcher returns the fetcher of a source broker, starting it if need be.
+func (f *flow) fetcher(broker int32) *fetcher {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := f.fetchers[broker]
+	if x == nil {
+		x = &fetcher{
+			broker: broker, connect: f.source.Connect, budget: f.budget, ledger: f.writeAhead, filled: f.wakeAppenders, metrics: f.metrics,
+			stale: f.discovery.refresh, log: f.log, wake: make(chan struct{}, 1),
+		}
+		f.fetchers[broker] = x
+		f.workers.Go(func() { x.Run(f.work) })
+	}
+	return x
+}
+
+// appender returns the appender of a target broker, starting it if need be.
+func (f *flow) appender(broker int32) *appender {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := f.appenders[broker]
+	if x == nil {
+		x = &appender{
+			broker: broker, connect: f.target.Connect, stale: f.discovery.refresh, alive: f.lease, metrics: f.metrics,
+			log: f.log, wake: make(chan struct{}, 1),
+		}
+		f.appenders[broker] = x
+		f.workers.Go(func() { x.Run(f.work) })
+	}
+	return x
+}
+
+// writeAhead writes the ledger steps of one fetch response and opens the gates
+// of their lanes when the target has acknowledged them. It does not wait.
+func (f *flow) writeAhead(steps []ledgerStep) {
+	anchors := make([]checkpoint.Anchor, 0, len(steps))
+	now := time.Now().UnixMilli()
+	for _, s := range steps {
+		anchors = append(anchors, checkpoint.Anchor{
+			Key: s.lane.key, ProducerID: s.lane.producer, Epoch: s.lane.epoch, Steps: s.steps, TimeMillis: now,
+		})
+	}
+	f.ledger.Write(anchors, func(err error) {
+		if err != nil { // the life ends
+			return
+		}
+		for _, s := range steps {
+			s.lane.open(s.gate)
+		}
+		f.wakeAppenders()
+	})
+}
+
+// writeAnchors writes to the ledger and waits.
+func (f *flow) writeAnchors(ctx context.Context, anchors []checkpoint.Anchor) error {
+	done := make(chan error, 1)
+	f.ledger.Write(anchors, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// writePair writes down that these two topics belong together.
+func (f *flow) writePair(ctx context.Context, key checkpoint.Key, pair *topicPair) error {
+	_, err := f.target.Append(ctx, checkpoint.MapTopic, key.MapPartition(), []wire.Record{checkpoint.EncodePair(checkpoint.TopicPair{
+		Flow: key.Flow, SourceTopic: key.Topic, SourceID: pair.source.ID, TargetTopic: pair.targetName, TargetID: pair.target.ID,
+		TimeMillis: time.Now().UnixMilli(),
+	})})
+	return err
+}
+
+func (f *flow) wakeAppenders() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.appenders {
+		poke(a.wake)
+	}
+}
+
+// retire adds what a lane did to the flow's totals.
+func (f *flow) retire(topic string, l *lane) {
+	f.totals.add(topic, l.progress(time.Now()).stats)
+}
+
+// leaseError says that this instance may not write any more.
+type leaseError struct{ since time.Duration }
+
+func (e *leaseError) Error() string {
+	return fmt.Sprintf("the membership of this instance has not been confirmed for too long (its lease ended %v ago): nothing more is written", e.since.Round(time.Millisecond))
+}

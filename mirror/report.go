@@ -1,0 +1,117 @@
+package mirror
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// topicReport is one topic of a flow, as status and metrics show it.
+type topicReport struct {
+	status TopicStatus
+	stats  laneStats
+	states map[string]int // owned partitions by state
+}
+
+// report describes a flow as this life carries it. owner tells who has a
+// partition that this instance has not.
+func (f *flow) describe(now time.Time, self string, owner func(partitionID) string, problem func(topic string) string) (FlowStatus, []topicReport) {
+	out := FlowStatus{
+		Name: f.cfg.Name, From: f.cfg.From, To: f.cfg.To, Naming: string(f.cfg.Naming),
+		State: stateStarting, Topics: []TopicStatus{},
+	}
+	out.Error = cmp.Or(f.discovery.state.get(), f.trouble.get())
+	w := f.discovery.current.Load()
+	if w == nil {
+		return out, nil
+	}
+	f.mu.Lock()
+	tenures := make(map[partitionID]*tenure, len(f.tenures))
+	for id, h := range f.tenures {
+		tenures[id] = h.tenure
+	}
+	f.mu.Unlock()
+
+	reports := make([]topicReport, 0, len(w.topics))
+	bad, starting := 0, 0
+	for _, pair := range w.topics {
+		r := topicReport{
+			status: TopicStatus{Source: pair.source.Name, Target: pair.targetName, Modes: map[string]uint64{}, Partitions: []PartitionStatus{}},
+			states: map[string]int{},
+		}
+		r.status.Error = cmp.Or(pair.problem, problem(pair.source.Name))
+		running := laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}}
+		for n := range pair.source.Partitions {
+			id := partitionID{f.cfg.Name, pair.source.Name, int32(n)}
+			p := PartitionStatus{Partition: int32(n), State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagSeconds: -1}
+			if t := tenures[id]; t != nil {
+				p.Owner = self
+				running.add(t.describe(now, &p))
+				r.states[p.State]++
+				r.status.LagRecords += max(0, p.LagRecords)
+				r.status.LagSeconds = max(r.status.LagSeconds, p.LagSeconds)
+			} else {
+				p.Owner = owner(id)
+				if p.Owner != "" {
+					p.State = stateMirroring
+				}
+			}
+			if p.State == stateStopped || p.State == stateWaiting && p.Owner != "" {
+				bad++
+			}
+			if p.State == stateStarting || p.Owner == "" {
+				starting++
+			}
+			r.status.Partitions = append(r.status.Partitions, p)
+		}
+		if r.status.Error != "" {
+			bad++
+		}
+		r.stats = f.totals.with(pair.source.Name, running)
+		r.status.Records, r.status.Bytes = r.stats.records, r.stats.bytes
+		r.status.RecordsPerSecond, r.status.BytesPerSecond = f.totals.rates(pair.source.Name, now, r.stats.records, r.stats.bytes)
+		for k, v := range r.stats.modes {
+			r.status.Modes[k.mode.String()] += v
+		}
+		out.Records += r.status.Records
+		out.Bytes += r.status.Bytes
+		out.RecordsPerSecond += r.status.RecordsPerSecond
+		out.BytesPerSecond += r.status.BytesPerSecond
+		out.LagRecords += r.status.LagRecords
+		out.LagSeconds = max(out.LagSeconds, r.status.LagSeconds)
+		out.Topics = append(out.Topics, r.status)
+		reports = append(reports, r)
+	}
+	switch {
+	case bad > 0 || out.Error != "":
+		out.State = "degraded"
+	case starting > 0 && len(tenures) == 0:
+		out.State = stateStarting
+	default:
+		out.State = stateMirroring
+	}
+	if n := f.counters.doubled.Load(); n > 0 && out.Error == "" {
+		out.Error = fmt.Sprintf("%d records were found twice in the target; the log names them", n)
+	}
+	slices.SortFunc(out.Topics, func(a, b TopicStatus) int { return cmp.Compare(a.Source, b.Source) })
+	return out, reports
+}
+
+// describe fills in what the tenure knows, and returns what its lane has done.
+func (t *tenure) describe(now time.Time, p *PartitionStatus) laneStats {
+	t.mu.Lock()
+	l := t.lane
+	p.State, p.Error = t.state, t.why
+	t.mu.Unlock()
+	if l == nil {
+		return laneStats{}
+	}
+	at := l.progress(now)
+	p.Position, p.SourceEnd, p.TargetEnd = at.position, at.sourceEnd, at.targetEnd
+	p.LagRecords, p.LagSeconds = at.lag, at.lagSeconds
+	if at.blocked != "" && p.State == stateMirroring {
+		p.State, p.Error = stateWaiting, at.blocked
+	}
+	return at.stats
+}
