@@ -37,7 +37,7 @@ func (r *reader) prove(sources []*flowSource, clusters []string) {
 	for i, source := range sound {
 		made, err := newFilter(source.flow, clusters)
 		if err != nil {
-			r.fault(source.at, clearer, "%s", regexpReason(err))
+			r.fault(source.at, clearer, "its patterns are too large together")
 			return
 		}
 		filters[i] = made
@@ -63,7 +63,8 @@ func (r *reader) proveDisjoint(sources []*flowSource, filters []*filter) {
 			if !decided {
 				r.fault(second.at, clearer, "cannot be proved not to write the same topics as %s (%s)", first.at.path, first.flow.Name)
 			} else if topic != "" {
-				r.fault(second.at, remedy, "writes the same topics of %s as %s (%s), for example %q", second.flow.To, first.at.path, first.flow.Name, topic)
+				r.fault(second.at, remedy, "writes the same topics of %s as %s (%s)%s", second.flow.To, first.at.path, first.flow.Name,
+					example(", for example %q", topic, first, second))
 			}
 		}
 	}
@@ -82,6 +83,16 @@ func shared(a, b *filter) (string, bool) {
 		}
 	}
 	return "", true
+}
+
+// example shows a topic, unless it could give away a substituted value.
+func example(format, topic string, flows ...*flowSource) string {
+	for _, source := range flows {
+		if source.veiled {
+			return ""
+		}
+	}
+	return fmt.Sprintf(format, topic)
 }
 
 // circles is the search for topics that come back to where they started.
@@ -123,14 +134,16 @@ func (r *reader) proveNoCircle(sources []*flowSource, filters []*filter) {
 	}) {
 		found := search.found[key]
 		last := sources[slices.Max(found.flows)]
-		names := []string{}
+		names := make([]string, 0, len(found.flows)+1)
+		members := make([]*flowSource, 0, len(found.flows))
 		for _, i := range found.flows {
 			names = append(names, sources[i].flow.From)
+			members = append(members, sources[i])
 		}
 		names = append(names, names[0])
-		problem := fmt.Sprintf("closes a circle: %s; topic %q of %s would come back to it", strings.Join(names, " -> "), found.topic, names[0])
+		problem := "closes a circle: " + strings.Join(names, " -> ") + example("; topic %q would come back to "+names[0], found.topic, members...)
 		if found.arrives != found.topic {
-			problem += fmt.Sprintf(" as %q", found.arrives)
+			problem += example(" as %q", found.arrives, members...)
 		}
 		r.fault(last.at, "choose naming: prefixed on the way, or exclude_topics so that each topic goes one way only", "%s", problem)
 	}

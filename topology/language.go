@@ -23,6 +23,8 @@ type automaton struct {
 	prog   *syntax.Prog
 	number map[string]int32 // by key
 	states []automatonState
+	whole  []bool    // by instruction: from here on everything matches, as behind a last .*
+	class  [256]byte // of each topic character: those of one class no instruction tells apart
 }
 
 // automatonState is what the program is about to do, and what stood before.
@@ -30,7 +32,18 @@ type automatonState struct {
 	pcs  []uint32 // sorted; empty: nothing can match any more
 	last rune     // the character before, -1 at the start
 	next map[byte]int32
+	ends verdict // whether the pattern may end here
+	rest bool    // whatever comes now, the pattern matches
 }
+
+// verdict is a yes or no that may not have been asked for yet.
+type verdict int8
+
+const (
+	unasked verdict = iota
+	yes
+	no
+)
 
 const dead = int32(0) // the number of the state without instructions
 
@@ -44,13 +57,73 @@ func newAutomaton(pattern string) (*automaton, error) {
 		return nil, err
 	}
 	a := &automaton{prog: prog, number: map[string]int32{}}
+	a.classify()
+	a.findWhole()
 	a.intern(nil, 0)
 	return a, nil
+}
+
+// classify numbers the classes of characters, in their order.
+func (a *automaton) classify() {
+	numbers := map[string]byte{}
+	signature := make([]byte, 0, len(a.prog.Inst)+1)
+	for _, c := range []byte(topicChars) {
+		signature = append(signature[:0], byte(kind(rune(c))))
+		for i := range a.prog.Inst {
+			switch inst := &a.prog.Inst[i]; inst.Op {
+			case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
+				if inst.MatchRune(rune(c)) {
+					signature = append(signature, 1)
+				} else {
+					signature = append(signature, 0)
+				}
+			case syntax.InstAlt, syntax.InstAltMatch, syntax.InstCapture, syntax.InstNop, syntax.InstEmptyWidth, syntax.InstFail, syntax.InstMatch:
+			}
+		}
+		number, known := numbers[string(signature)]
+		if !known {
+			number = byte(len(numbers))
+			numbers[string(signature)] = number
+		}
+		a.class[c] = number
+	}
+}
+
+// findWhole marks the instructions from which everything matches: the largest set
+// in which each leads to the end, and over any character back into the set.
+func (a *automaton) findWhole() {
+	a.whole = make([]bool, len(a.prog.Inst))
+	for i := range a.whole {
+		a.whole[i] = true
+	}
+	for changed := true; changed; {
+		changed = false
+		for pc := range a.whole {
+			if !a.whole[pc] {
+				continue
+			}
+			ends, goesOn := false, false
+			a.walk([]uint32{uint32(pc)}, 0, func(inst *syntax.Inst) {
+				ends = ends || inst.Op == syntax.InstMatch
+				goesOn = goesOn || (inst.Op == syntax.InstRuneAny || inst.Op == syntax.InstRuneAnyNotNL) && a.whole[inst.Out]
+			})
+			if !ends || !goesOn {
+				a.whole[pc], changed = false, true
+			}
+		}
+	}
 }
 
 func (a *automaton) start() int32 { return a.intern([]uint32{uint32(a.prog.Start)}, -1) }
 
 func (a *automaton) intern(pcs []uint32, last rune) int32 {
+	rest := false
+	for _, pc := range pcs {
+		if a.whole[pc] {
+			pcs, last, rest = []uint32{pc}, 0, true // the others add nothing
+			break
+		}
+	}
 	if len(pcs) == 0 {
 		last = 0
 	}
@@ -63,7 +136,7 @@ func (a *automaton) intern(pcs []uint32, last rune) int32 {
 	}
 	n := int32(len(a.states))
 	a.number[string(key)] = n
-	a.states = append(a.states, automatonState{pcs: pcs, last: last, next: map[byte]int32{}})
+	a.states = append(a.states, automatonState{pcs: pcs, last: last, next: map[byte]int32{}, rest: rest})
 	return n
 }
 
@@ -99,11 +172,16 @@ func (a *automaton) step(state int32, c byte) int32 {
 }
 
 func (a *automaton) accepts(state int32) bool {
-	found := false
-	a.walk(a.states[state].pcs, syntax.EmptyOpContext(a.states[state].last, -1), func(inst *syntax.Inst) {
-		found = found || inst.Op == syntax.InstMatch
-	})
-	return found
+	at := &a.states[state]
+	if at.ends == unasked {
+		at.ends = no
+		a.walk(at.pcs, syntax.EmptyOpContext(at.last, -1), func(inst *syntax.Inst) {
+			if inst.Op == syntax.InstMatch {
+				at.ends = yes
+			}
+		})
+	}
+	return at.ends == yes
 }
 
 // walk visits the rune and match instructions that stand behind pcs.

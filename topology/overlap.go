@@ -2,15 +2,24 @@ package topology
 
 import (
 	"encoding/binary"
-	"regexp/syntax"
 	"strings"
 )
 
 // filter is a flow's selection as automata.
 type filter struct {
-	flow                                            *Flow
-	topics, excludes, heartbeats, internal, circles *automaton
+	flow  *Flow
+	parts [partCount]*automaton
 }
+
+// The parts of a filter.
+const (
+	included   = iota // Topics
+	excluded          // ExcludeTopics
+	heartbeats        // MirrorMaker 2's heartbeats topics
+	internal          // see InternalTopic
+	circular          // see Flow.Selection
+	partCount
+)
 
 func newFilter(f *Flow, clusters []string) (*filter, error) {
 	prefixes := make([]string, 0, len(clusters))
@@ -18,122 +27,122 @@ func newFilter(f *Flow, clusters []string) (*filter, error) {
 		prefixes = append(prefixes, name+f.Separator)
 	}
 	made := &filter{flow: f}
-	for _, part := range []struct {
-		to   **automaton
-		from []string
-	}{
-		{&made.topics, f.Topics},
-		{&made.excludes, f.ExcludeTopics},
-		{&made.heartbeats, []string{f.heartbeatsPattern(prefixes)}},
-		{&made.internal, internalPatterns(f.Separator)},
-		{&made.circles, []string{f.loopPattern(prefixes)}},
+	for part, list := range [partCount][]string{
+		included:   f.Topics,
+		excluded:   f.ExcludeTopics,
+		heartbeats: {f.heartbeatsPattern(prefixes)},
+		internal:   internalPatterns(f.Separator),
+		circular:   {f.loopPattern(prefixes)},
 	} {
-		wrapped := make([]string, 0, len(part.from))
-		for _, pattern := range part.from {
+		wrapped := make([]string, 0, len(list))
+		for _, pattern := range list {
 			wrapped = append(wrapped, `(?:`+pattern+`)`)
 		}
 		if len(wrapped) == 0 {
 			wrapped = []string{`[^\x00-\x{10FFFF}]`} // nothing
 		}
 		var err error
-		if *part.to, err = newAutomaton(strings.Join(wrapped, `|`)); err != nil {
+		if made.parts[part], err = newAutomaton(strings.Join(wrapped, `|`)); err != nil {
 			return nil, err
 		}
 	}
 	return made, nil
 }
 
-// track is a set of names: those that are prefix and then a topic that the flow
-// takes under its usual name, or, with heartbeats, one of the heartbeats topics
-// that identity naming prefixes.
+// track is a set of names: prefix, then a topic that the flow takes.
 type track struct {
-	*filter
-	prefix     string // that the name has before the topic
-	heartbeats bool
+	filter *filter
+	prefix string
+	beats  bool // with identity naming: the heartbeats topics, which are prefixed, and not the others
 }
 
-// targets are the tracks whose names a flow writes on its target.
+// targets are the tracks of all names that a flow writes on its target.
 func (f *filter) targets() []track {
 	if f.flow.Naming == Prefixed {
 		return []track{{filter: f, prefix: f.flow.prefix()}}
 	}
-	return []track{{filter: f}, {filter: f, prefix: f.flow.prefix(), heartbeats: true}}
+	return []track{{filter: f}, {filter: f, prefix: f.flow.prefix(), beats: true}}
 }
 
-// after is what of the flow's topics is left to come when read has been read;
-// false if none can begin so. It is the way round: not the flow's prefix is put
-// before a topic, but a topic's beginning is known.
-func (f *filter) after(read string) (position, bool) {
+// after is what of the flow's own topics is left when their beginning is known;
+// false if none begins so.
+func (f *filter) after(beginning string) (position, bool) {
 	p := track{filter: f}.begin()
-	for i := range len(read) {
-		p = p.step(read[i])
+	for i := range len(beginning) {
+		p = p.step(beginning[i])
 	}
 	return p, !p.dead()
 }
 
-// position is how far a track has been followed.
+// position is how far a name has been followed on a track.
 type position struct {
 	track
-	matched                                         int // bytes of prefix; -1: the name is not of this track
-	topics, excludes, heartbeats, internal, circles int32
+	matched int              // bytes of prefix; -1: the name is not of this track
+	begun   bool             // something of the topic itself has been read; no topic is empty
+	states  [partCount]int32 // of the filter's parts
 }
 
 func (t track) begin() position {
-	return position{
-		track:      t,
-		topics:     t.topics.start(),
-		excludes:   t.excludes.start(),
-		heartbeats: t.filter.heartbeats.start(),
-		internal:   t.internal.start(),
-		circles:    t.circles.start(),
+	p := position{track: t}
+	for part, a := range t.filter.parts {
+		p.states[part] = a.start()
 	}
-}
-
-func (p position) step(c byte) position {
-	if p.matched < 0 {
-		return p
-	}
-	if p.matched < len(p.prefix) {
-		if p.prefix[p.matched] != c {
-			p.matched = -1
-			return p
-		}
-		p.matched++
-		return p
-	}
-	p.topics = p.track.topics.step(p.topics, c)
-	p.excludes = p.track.excludes.step(p.excludes, c)
-	p.heartbeats = p.filter.heartbeats.step(p.heartbeats, c)
-	p.internal = p.track.internal.step(p.internal, c)
-	p.circles = p.track.circles.step(p.circles, c)
 	return p
 }
 
+func (p position) step(c byte) position {
+	switch {
+	case p.matched < 0:
+	case p.matched < len(p.prefix) && p.prefix[p.matched] == c:
+		p.matched++
+	case p.matched < len(p.prefix):
+		p.matched = -1
+	default:
+		p.begun = true
+		for part, a := range p.filter.parts {
+			p.states[part] = a.step(p.states[part], c)
+		}
+	}
+	return p
+}
+
+// dead reports that no name that begins so is of the track.
 func (p position) dead() bool {
-	return p.matched < 0 || p.heartbeats == dead && (p.topics == dead || p.track.heartbeats)
+	if p.matched < 0 {
+		return true
+	}
+	state := func(part int) *automatonState { return &p.filter.parts[part].states[p.states[part]] }
+	if state(internal).rest || state(circular).rest && (p.beats || p.filter.flow.Naming == Prefixed) {
+		return true
+	}
+	noBeats := p.states[heartbeats] == dead || !p.filter.flow.Heartbeats
+	if p.beats {
+		return noBeats
+	}
+	return noBeats && (p.states[included] == dead || state(excluded).rest)
 }
 
 // accepts is [Flow.Selection] once more, on automata.
 func (p position) accepts() bool {
-	if p.matched < len(p.prefix) || p.track.internal.accepts(p.internal) {
+	is := func(part int) bool { return p.filter.parts[part].accepts(p.states[part]) }
+	flow := p.filter.flow
+	beats := is(heartbeats)
+	switch {
+	case !p.begun, is(internal):
 		return false
-	}
-	heartbeats := p.filter.heartbeats.accepts(p.heartbeats)
-	if p.flow.Naming == Identity && heartbeats != p.track.heartbeats {
+	case flow.Naming == Identity && beats != p.beats:
 		return false
-	}
-	if (p.flow.Naming == Prefixed || heartbeats) && p.track.circles.accepts(p.circles) {
+	case (flow.Naming == Prefixed || beats) && is(circular):
 		return false
+	case beats:
+		return flow.Heartbeats
 	}
-	if heartbeats {
-		return p.flow.Heartbeats
-	}
-	return p.track.topics.accepts(p.topics) && !p.track.excludes.accepts(p.excludes)
+	return is(included) && !is(excluded)
 }
 
 func (p position) key(to []byte) []byte {
 	to = binary.AppendVarint(to, int64(p.matched))
-	for _, state := range [...]int32{p.topics, p.excludes, p.heartbeats, p.internal, p.circles} {
+	for _, state := range p.states {
 		to = binary.AppendUvarint(to, uint64(state))
 	}
 	return to
@@ -206,20 +215,17 @@ func all(list []position, holds func(position) bool) bool {
 func representatives(starts []position) string {
 	var kept strings.Builder
 	classes := map[string]bool{}
+	signature := make([]byte, 0, len(starts)*(partCount+1))
 	for _, c := range []byte(topicChars) {
-		var signature []byte
-		if syntax.IsWordChar(rune(c)) {
-			signature = append(signature, 1)
-		} else {
-			signature = append(signature, 0)
-		}
+		signature = signature[:0]
 		for _, p := range starts {
 			if strings.IndexByte(p.prefix, c) >= 0 {
 				signature = append(signature, c)
+			} else {
+				signature = append(signature, 0)
 			}
-			signature = append(signature, 0)
-			for _, a := range []*automaton{p.track.topics, p.track.excludes, p.filter.heartbeats, p.track.internal, p.track.circles} {
-				signature = a.classify(signature, c)
+			for _, a := range p.filter.parts {
+				signature = append(signature, a.class[c])
 			}
 		}
 		if !classes[string(signature)] {
@@ -228,20 +234,4 @@ func representatives(starts []position) string {
 		}
 	}
 	return kept.String()
-}
-
-// classify appends which of the program's instructions take a character.
-func (a *automaton) classify(to []byte, c byte) []byte {
-	for i := range a.prog.Inst {
-		switch inst := &a.prog.Inst[i]; inst.Op {
-		case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-			if inst.MatchRune(rune(c)) {
-				to = append(to, 1)
-			} else {
-				to = append(to, 0)
-			}
-		case syntax.InstAlt, syntax.InstAltMatch, syntax.InstCapture, syntax.InstNop, syntax.InstEmptyWidth, syntax.InstFail, syntax.InstMatch:
-		}
-	}
-	return to
 }

@@ -45,7 +45,7 @@ func (r *reader) document(data []byte) (value, bool) {
 		r.fault(whole, "run kmirror init to write a commented one", "the file is empty")
 		return whole, false
 	case err != nil:
-		r.syntax(err)
+		r.syntax(err, data)
 		return whole, false
 	case len(document.Content) == 0 || isNull(document.Content[0]):
 		r.fault(whole, "run kmirror init to write a commented one", "the file is empty")
@@ -56,7 +56,7 @@ func (r *reader) document(data []byte) (value, bool) {
 	switch err := decoder.Decode(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		r.syntax(err)
+		r.syntax(err, data)
 		return whole, false
 	default:
 		r.fault(value{node: &second}, "keep one, and remove the line ---", "a second document begins; a mirror.yaml is one")
@@ -65,9 +65,9 @@ func (r *reader) document(data []byte) (value, bool) {
 }
 
 // syntax turns the YAML library's error into a fault: its text is "yaml: line 3: what".
-func (r *reader) syntax(err error) {
+func (r *reader) syntax(err error, data []byte) {
 	problem := strings.TrimPrefix(err.Error(), "yaml: ")
-	fault := Fault{File: r.file, Remedy: "correct the YAML; look at the indentation, colons and quotes of this line and the one above"}
+	fault := Fault{File: r.file, Remedy: "correct the YAML; look at the indentation, colons and quotes of this line and its neighbours"}
 	if rest, ok := strings.CutPrefix(problem, "line "); ok {
 		if number, what, ok := strings.Cut(rest, ": "); ok {
 			if line, err := strconv.Atoi(number); err == nil {
@@ -75,8 +75,18 @@ func (r *reader) syntax(err error) {
 			}
 		}
 	}
-	if strings.Contains(problem, "cannot start any token") && strings.Contains(problem, "'\\t'") {
-		fault.Remedy = "indent with spaces"
+	if strings.HasPrefix(problem, "did not find expected") && fault.Line > 0 {
+		fault.Line++ // the library's parser, unlike its scanner, counts from 0
+	}
+	lines := strings.Split(string(data), "\n")
+	for i := max(fault.Line-2, 0); i < min(fault.Line+1, len(lines)); i++ {
+		indent := lines[i][:len(lines[i])-len(strings.TrimLeft(lines[i], " \t"))]
+		switch {
+		case strings.Contains(indent, "\t"):
+			fault.Remedy = "indent with spaces, not tabs"
+		case unquotedReference.MatchString(lines[i]):
+			fault.Remedy = `inside { } and [ ], put "${NAME}" in quotes`
+		}
 	}
 	fault.Problem = problem
 	r.faults = append(r.faults, fault)
@@ -130,7 +140,9 @@ func (r *reader) log(v value, log *Log) {
 var (
 	instanceName = regexp.MustCompile(`\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}\z`)
 	clusterName  = regexp.MustCompile(`\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}\z`)
-	keyPrefix    = regexp.MustCompile(`\A[a-zA-Z0-9._-]+(/[a-zA-Z0-9._-]+)*\z`)
+	// unquotedReference is a ${NAME} whose } ends the braces around it.
+	unquotedReference = regexp.MustCompile(`[{\[].*[:,\[]\s*[^"'\s]*\$\{`)
+	keyPrefix         = regexp.MustCompile(`\A[a-zA-Z0-9._-]+(/[a-zA-Z0-9._-]+)*\z`)
 )
 
 const nameRule = "use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"

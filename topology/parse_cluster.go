@@ -147,8 +147,9 @@ func (r *reader) embedded(v value, source *clusterSource) *Embedded {
 	case len(embedded.Nodes) > 1:
 		r.fault(nodes, "keep one address; for several brokers use an Apache Kafka cluster and its bootstrap addresses",
 			"asks for %d nodes; an embedded cluster has one node in this version", len(embedded.Nodes))
-	case advertised.present() && len(embedded.Advertised) != len(embedded.Nodes):
-		r.fault(advertised, "write one address for each of nodes, in the same order", "has %d addresses for %d nodes", len(embedded.Advertised), len(embedded.Nodes))
+	case advertised.present() && len(advertised.node.Content) != len(nodes.node.Content):
+		r.fault(advertised, "write one address for each of nodes, in the same order",
+			"does not have as many addresses as nodes: %d for %d", len(advertised.node.Content), len(nodes.node.Content))
 	}
 	if !advertised.present() {
 		for i, node := range embedded.Nodes {

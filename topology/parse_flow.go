@@ -15,6 +15,7 @@ type flowSource struct {
 	from, to value
 	naming   value // the separator if it is given, else naming, else the flow
 	sound    bool  // nothing is wrong with it so far
+	veiled   bool  // a substituted value is in it, so that no example may be shown
 }
 
 func (r *reader) flows(v value, config *Config, known map[string]*clusterSource) {
@@ -46,7 +47,7 @@ func (r *reader) flows(v value, config *Config, known map[string]*clusterSource)
 			continue
 		}
 		if err := source.flow.compile(names); err != nil {
-			r.fault(source.at, "use fewer or shorter patterns", "%s", regexpReason(err))
+			r.fault(source.at, clearer, "its patterns are too large together")
 			source.sound = false
 		}
 		config.Flows = append(config.Flows, source.flow)
@@ -56,6 +57,8 @@ func (r *reader) flows(v value, config *Config, known map[string]*clusterSource)
 
 func (r *reader) flow(v value) *flowSource {
 	source := &flowSource{at: v, naming: v}
+	substituted := r.substituted
+	defer func() { source.veiled = r.substituted > substituted }()
 	if !r.given(v) {
 		return source
 	}
@@ -224,7 +227,7 @@ func (r *reader) ends(source *flowSource, known map[string]*clusterSource, names
 	}
 	if flow.From != "" && strings.Index(flow.From+flow.Separator, flow.Separator) != len(flow.From) {
 		r.fault(source.naming, "choose a separator that no cluster's name contains, or rename the cluster",
-			"the name of cluster %q contains or runs into the separator %q, so topic names could not be mapped back", flow.From, flow.Separator)
+			"the name of cluster %q contains or runs into its separator, so topic names could not be mapped back", flow.From)
 	}
 	if len(flow.From)+len(flow.Separator) >= MaxTopicName {
 		r.fault(source.naming, "choose shorter ones", "cluster name and separator leave no room for a topic name")

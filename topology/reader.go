@@ -10,7 +10,7 @@ import (
 
 const (
 	// maxSteps bounds the nodes looked at, so that aliases of aliases cannot multiply a small file.
-	maxSteps = 200_000
+	maxSteps = 100_000
 	// maxMerges bounds how deep merge keys (<<) may nest; one that contains itself ends here.
 	maxMerges = 8
 )
@@ -25,11 +25,12 @@ func (v value) present() bool { return v.node != nil }
 
 // reader walks the YAML tree, strictly, and collects what is wrong with it.
 type reader struct {
-	file   string
-	dir    string // of the file
-	lookup func(string) (string, bool)
-	faults Faults
-	steps  int
+	file        string
+	dir         string // of the file
+	lookup      func(string) (string, bool)
+	faults      Faults
+	steps       int
+	substituted int // how many ${...} were replaced
 }
 
 func (r *reader) fault(v value, remedy, format string, args ...any) {

@@ -35,6 +35,7 @@ func (r *reader) substitute(v value) (text string, substituted, ok bool) {
 		found, good := r.reference(v, inner)
 		b.WriteString(found)
 		rest, substituted, ok = after, true, ok && good
+		r.substituted++
 	}
 }
 

@@ -1,0 +1,190 @@
+package topology
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// pattern draws expressions over few letters, so that they often meet.
+func pattern() *rapid.Generator[string] {
+	return rapid.Custom(func(t *rapid.T) string {
+		var b strings.Builder
+		for range rapid.IntRange(1, 4).Draw(t, "atoms") {
+			atom := rapid.SampledFrom([]string{
+				`a`, `b`, `\.`, `-`, `[ab]`, `[^a]`, `.`, `.*`, `(a|bb)`, `(?:ab)?`, `a+`, `b*?`, `\w`, `\b`, `^`, `$`, `(?i)A`, `x\.`, `y\.`, `[a-f]{2,3}`, `heartbeats`, `__`, `\B`,
+			}).Draw(t, "atom")
+			b.WriteString(atom)
+		}
+		return b.String()
+	})
+}
+
+func names() *rapid.Generator[string] {
+	return rapid.Custom(func(t *rapid.T) string {
+		return strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", ".", "-", "x.", "y.", "_", "A", "heartbeats", "cc"}), 1, 7).Draw(t, "parts"), "")
+	})
+}
+
+func drawFlow(t *rapid.T, label, from, to string, clusters []string) *Flow {
+	flow := DefaultFlow(from, to)
+	flow.Topics = rapid.SliceOfN(pattern(), 1, 2).Draw(t, label+" topics")
+	flow.ExcludeTopics = rapid.SliceOfN(pattern(), 0, 2).Draw(t, label+" excludes")
+	flow.Naming = rapid.SampledFrom([]Naming{Prefixed, Identity}).Draw(t, label+" naming")
+	flow.Separator = rapid.SampledFrom([]string{".", "-", "--"}).Draw(t, label+" separator")
+	flow.Heartbeats = rapid.Bool().Draw(t, label+" heartbeats")
+	if err := flow.compile(clusters); err != nil {
+		t.Skip(err)
+	}
+	return &flow
+}
+
+func drawFilter(t *rapid.T, flow *Flow, clusters []string) *filter {
+	made, err := newFilter(flow, clusters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// An automaton says of every name what the regexp package says.
+func TestAutomatonIsTheExpression(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := pattern().Draw(t, "pattern")
+		re, err := compilePattern(text)
+		if err != nil {
+			t.Skip(err)
+		}
+		a, err := newAutomaton(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			name := names().Draw(t, "name")
+			state := a.start()
+			for i := range len(name) {
+				state = a.step(state, name[i])
+			}
+			if got, want := a.accepts(state), re.MatchString(name); got != want {
+				t.Fatalf("%q on %q: automaton %v, regexp %v", text, name, got, want)
+			}
+		}
+	})
+}
+
+// A filter says of every name what the flow says, on either track.
+func TestFilterIsTheFlow(t *testing.T) {
+	clusters := []string{"x", "y", "z"}
+	rapid.Check(t, func(t *rapid.T) {
+		flow := drawFlow(t, "flow", "x", "y", clusters)
+		made := drawFilter(t, flow, clusters)
+		for range 20 {
+			name := names().Draw(t, "name")
+			source, mapped := flow.SourceTopic(name)
+			want := mapped && flow.Selects(source)
+			got := false
+			for _, start := range made.targets() {
+				p := start.begin()
+				for i := range len(name) {
+					p = p.step(name[i])
+				}
+				got = got || p.accepts()
+				if p.accepts() && p.dead() {
+					t.Fatalf("%q is accepted by a position that is called dead", name)
+				}
+			}
+			if got != want {
+				t.Fatalf("flow %+v writes %q: automata %v, methods %v (source %q)", *flow, name, got, want, source)
+			}
+		}
+	})
+}
+
+// Two flows share a topic exactly if the proof shows one.
+func TestSharedTopicsAreFound(t *testing.T) {
+	clusters := []string{"x", "y", "z"}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawFlow(t, "a", "x", "z", clusters), drawFlow(t, "b", "y", "z", clusters)
+		writes := func(f *Flow, target string) bool {
+			source, mapped := f.SourceTopic(target)
+			return mapped && f.Selects(source)
+		}
+		topic, decided := shared(drawFilter(t, a, clusters), drawFilter(t, b, clusters))
+		if !decided {
+			t.Fatal("small patterns must be decided")
+		}
+		if topic != "" && !(writes(a, topic) && writes(b, topic)) {
+			t.Fatalf("the example %q is not written by both: %v, %v", topic, writes(a, topic), writes(b, topic))
+		}
+		for range 30 {
+			name := names().Draw(t, "name")
+			if topic == "" && writes(a, name) && writes(b, name) {
+				t.Fatalf("both write %q, and the proof says they share nothing", name)
+			}
+		}
+	})
+}
+
+// A circle is found exactly if a topic can go round it.
+func TestCirclesAreFound(t *testing.T) {
+	clusters := []string{"x", "y", "z"}
+	rapid.Check(t, func(t *rapid.T) {
+		ends := []string{"x", "y", "z"}[:rapid.IntRange(2, 3).Draw(t, "clusters")]
+		var sources []*flowSource
+		var filters []*filter
+		for i, from := range ends {
+			flow := drawFlow(t, from, from, ends[(i+1)%len(ends)], clusters)
+			sources = append(sources, &flowSource{flow: flow, sound: true})
+			filters = append(filters, drawFilter(t, flow, clusters))
+		}
+		r := &reader{}
+		r.proveNoCircle(sources, filters)
+		for range 30 {
+			name := names().Draw(t, "name")
+			for i := range sources {
+				travelled, whole := name, true
+				for hop := range sources {
+					flow := sources[(i+hop)%len(sources)].flow
+					if whole = flow.Selects(travelled) && !flow.isHeartbeats(travelled); !whole {
+						break
+					}
+					travelled = flow.TargetTopic(travelled)
+				}
+				if whole && len(r.faults) == 0 {
+					t.Fatalf("%q of %s comes back as %q, and the proof says nothing does", name, sources[i].flow.From, travelled)
+				}
+			}
+		}
+	})
+}
+
+// Lists of names as people write them are decided quickly.
+func TestLongListsOfNamesAreProvedQuickly(t *testing.T) {
+	var left, right []string
+	for i := range 400 {
+		left = append(left, fmt.Sprintf("orders-%03d", i))
+		right = append(right, fmt.Sprintf("orders-%03d", i+400))
+	}
+	clusters := []string{"a", "b", "c"}
+	made := make([]*filter, 0, 2)
+	for i, list := range [][]string{left, right} {
+		flow := DefaultFlow(clusters[i], "c")
+		flow.Topics, flow.Naming = list, Identity
+		if err := flow.compile(clusters); err != nil {
+			t.Fatal(err)
+		}
+		f, err := newFilter(&flow, clusters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, f)
+	}
+	begun := time.Now()
+	if topic, decided := shared(made[0], made[1]); topic != "" && topic != "heartbeats" || !decided {
+		t.Errorf("got %q, decided %v", topic, decided)
+	}
+	t.Log("took", time.Since(begun))
+}
