@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"kmirror/topology"
 )
@@ -25,7 +26,11 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(topology.Sample())
 	f.Fuzz(func(t *testing.T, data []byte) {
+		begun := time.Now()
 		config, err := topology.Parse("mirror.yaml", data, env)
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("took %v", took)
+		}
 		if (config == nil) == (err == nil) {
 			t.Fatalf("got %v and %v", config, err)
 		}

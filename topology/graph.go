@@ -124,7 +124,7 @@ func (r *reader) proveNoCircle(sources []*flowSource, filters []*filter) {
 		search.in[source.flow.To] = append(search.in[source.flow.To], i)
 	}
 	for i, source := range sources {
-		if !search.follow([]int{i}, source.flow.From, nil, "") {
+		if returns := search.wayBack(nil, source.flow.From)[source.flow.To]; returns && !search.follow([]int{i}, source.flow.From, nil, "") {
 			r.fault(source.at, clearer, "cannot be proved not to close a circle")
 			return
 		}

@@ -23,6 +23,7 @@ type automaton struct {
 	prog   *syntax.Prog
 	number map[string]int32 // by key
 	states []automatonState
+	work   int       // instructions looked at so far
 	whole  []bool    // by instruction: from here on everything matches, as behind a last .*
 	class  [256]byte // of each topic character: those of one class no instruction tells apart
 }
@@ -44,6 +45,10 @@ const (
 	yes
 	no
 )
+
+// maxWork bounds the instructions that one automaton looks at, some seconds' worth;
+// past it, too, the answer is "cannot be proved".
+const maxWork = 200_000_000
 
 const dead = int32(0) // the number of the state without instructions
 
@@ -187,6 +192,7 @@ func (a *automaton) accepts(state int32) bool {
 // walk visits the rune and match instructions that stand behind pcs.
 func (a *automaton) walk(pcs []uint32, here syntax.EmptyOp, visit func(*syntax.Inst)) {
 	seen := make([]bool, len(a.prog.Inst))
+	a.work += len(seen)
 	stack := slices.Clone(pcs)
 	for len(stack) > 0 {
 		pc := stack[len(stack)-1]

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 )
 
@@ -140,6 +141,16 @@ func (p position) accepts() bool {
 	return is(included) && !is(excluded)
 }
 
+// exhausted reports that one of the automata has worked too long.
+func (p position) exhausted() bool {
+	for _, a := range p.filter.parts {
+		if a.work > maxWork {
+			return true
+		}
+	}
+	return false
+}
+
 func (p position) key(to []byte) []byte {
 	to = binary.AppendVarint(to, int64(p.matched))
 	for _, state := range p.states {
@@ -164,7 +175,7 @@ func common(starts []position) (name string, decided bool) {
 		if i == depthEnds {
 			depthEnds, depth = len(nodes), depth+1
 		}
-		if depth > 0 && all(nodes[i].at, position.accepts) {
+		if depth > 0 && !slices.ContainsFunc(nodes[i].at, func(p position) bool { return !p.accepts() }) {
 			var reversed []byte
 			for j := i; nodes[j].parent >= 0; j = nodes[j].parent {
 				reversed = append(reversed, nodes[j].by)
@@ -192,7 +203,7 @@ func common(starts []position) (name string, decided bool) {
 			if len(next) < len(starts) || seen[string(key)] {
 				continue
 			}
-			if len(nodes) == maxProduct {
+			if len(nodes) == maxProduct || slices.ContainsFunc(starts, position.exhausted) {
 				return "", false
 			}
 			seen[string(key)] = true
@@ -200,15 +211,6 @@ func common(starts []position) (name string, decided bool) {
 		}
 	}
 	return "", true
-}
-
-func all(list []position, holds func(position) bool) bool {
-	for _, p := range list {
-		if !holds(p) {
-			return false
-		}
-	}
-	return true
 }
 
 // representatives is one character of each class that no pattern and no prefix tells apart.
