@@ -1,0 +1,124 @@
+package checkpoint
+
+import (
+	"encoding/binary"
+
+	"kmirror/internal/wire"
+)
+
+// Run says that the source offsets Source..Source+Count-1 stand at the target
+// offsets Target..Target+Count-1.
+type Run struct{ Source, Target, Count int64 }
+
+// MaxBlockRuns is the most runs that one block holds.
+const MaxBlockRuns = 128
+
+// Block is one record of the offset map: neighbouring runs of a partition, in
+// order. Runs is not empty; only its first run may have a count of 0.
+//
+// The last block of a partition is open. It is written again and again as it
+// grows, always under one key, until it is full: then it is written once more
+// under a key of its own and never again, and the next one begins. So whatever
+// writes arrive late, twice, or from an owner that has been replaced, they can
+// take away no more than the newest runs, which Complete finds again.
+//
+// What blocks say does not depend on their order in the topic either: of two
+// blocks of one generation with the same first source offset the longer one
+// holds, and a block of a higher generation voids what lower ones said from
+// its first run on (see Runs.CutTarget). A block with nothing but an empty run
+// says only that, or where an empty partition begins.
+type Block struct {
+	Key
+	Open       bool
+	TargetID   [16]byte // the target topic's id; zero when not known
+	Generation uint32
+	Through    int64 // every source offset below has been dealt with; at least the end of the last run
+	Runs       []Run
+}
+
+// EncodeBlock returns the record that keeps b; its timestamp is left to the
+// caller. Numbers are unsigned varints.
+//
+//	key    full:  | 2 | key | generation | source of the first run |
+//	       open:  | 3 | key |
+//
+//	value  full:  | 1 |
+//	       open:  | 1 | generation | source of the first run |
+//	       both:  | target id, 16 bytes | through - end of the last run | runs |
+//	              | target of the first run | its count |
+//	              then for every further run
+//	              | source - previous end | target - previous end | count |
+func EncodeBlock(b Block) wire.Record {
+	first, last := b.Runs[0], b.Runs[len(b.Runs)-1]
+	key, value := b.Key.append([]byte{kindBlock}), []byte{1}
+	if b.Open {
+		key[0] = kindOpen
+		value = appendBlockStart(value, b.Generation, first.Source)
+	} else {
+		key = appendBlockStart(key, b.Generation, first.Source)
+	}
+	value = append(value, b.TargetID[:]...)
+	value = binary.AppendUvarint(value, uint64(max(0, b.Through-last.Source-last.Count)))
+	value = binary.AppendUvarint(value, uint64(len(b.Runs)))
+	var end Run
+	for i, r := range b.Runs {
+		if i > 0 {
+			value = binary.AppendUvarint(value, uint64(r.Source-end.Source))
+		}
+		value = binary.AppendUvarint(value, uint64(r.Target-end.Target))
+		value = binary.AppendUvarint(value, uint64(r.Count))
+		end = Run{Source: r.Source + r.Count, Target: r.Target + r.Count}
+	}
+	return wire.Record{Key: key, Value: value}
+}
+
+func appendBlockStart(dst []byte, generation uint32, source int64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(dst, uint64(generation)), uint64(source))
+}
+
+func decodeFull(key, value *reader) any {
+	b := Block{Key: key.key(), Generation: key.uint32()}
+	first := Run{Source: key.int64()}
+	if value == nil {
+		b.Runs = []Run{first}
+		return b
+	}
+	b.decodeRuns(value, first.Source)
+	return b
+}
+
+func decodeOpen(key, value *reader) any {
+	b := Block{Key: key.key(), Open: true}
+	if value == nil {
+		b.Runs = []Run{{}}
+		return b
+	}
+	b.Generation = value.uint32()
+	b.decodeRuns(value, value.int64())
+	return b
+}
+
+func (b *Block) decodeRuns(value *reader, source int64) {
+	b.TargetID = value.id()
+	beyond := value.int64()
+	n := value.count(2)
+	if n == 0 || n > MaxBlockRuns {
+		value.fail("a block has 1 to 128 runs")
+		return
+	}
+	b.Runs = make([]Run, 0, n)
+	var target int64
+	for i := 0; i < n && value.bad == ""; i++ {
+		if i > 0 {
+			source = value.sum(source, value.int64())
+		}
+		target = value.sum(target, value.int64())
+		r := Run{Source: source, Target: target, Count: value.int64()}
+		if r.Count == 0 && i > 0 {
+			value.fail("empty run")
+		}
+		source, target = value.sum(source, r.Count), value.sum(target, r.Count)
+		b.Runs = append(b.Runs, r)
+	}
+	b.Through = value.sum(source, beyond)
+}

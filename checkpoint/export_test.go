@@ -1,0 +1,10 @@
+package checkpoint
+
+// Dump returns all that two equal maps have in common.
+func (r *Runs) Dump() (targetID [16]byte, through int64, runs []Run) {
+	r.All(func(run Run) bool { runs = append(runs, run); return true })
+	return r.TargetID, r.through, runs
+}
+
+// Generation returns the generation that the next block is written with.
+func (r *Runs) Generation() uint32 { return r.generation }

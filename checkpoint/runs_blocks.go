@@ -1,0 +1,139 @@
+package checkpoint
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// Blocks returns all runs as the blocks that persist them.
+func (r *Runs) Blocks(k Key) []Block { return r.blocks(k, 0) }
+
+// Unsaved returns the blocks that differ from what was loaded.
+func (r *Runs) Unsaved(k Key) []Block { return r.blocks(k, r.clean) }
+
+func (r *Runs) blocks(k Key, from int) []Block {
+	blocks := make([]Block, 0, len(r.chunks)-from)
+	for i, c := range r.chunks[from:] {
+		last := c.runs[len(c.runs)-1]
+		b := Block{Key: k, TargetID: r.TargetID, Generation: c.generation, Through: last.Source + last.Count, Runs: slices.Clone(c.runs)}
+		if from+i == len(r.chunks)-1 {
+			b.Open = true
+			b.Through = max(b.Through, r.through)
+		}
+		blocks = append(blocks, b)
+	}
+	return blocks
+}
+
+// Merge takes in a block as read from the topic, in any order, however often:
+// those of another target topic than that of the highest generation are void;
+// a generation cuts the lower ones off at its first run; of two blocks of a
+// generation with one first source offset the longer one holds.
+func (r *Runs) Merge(b Block) {
+	if len(b.Runs) == 0 {
+		return
+	}
+	n, first := len(r.chunks), b.Runs[0]
+	if n == 0 && b.Generation >= r.generation {
+		r.TargetID, r.generation = b.TargetID, b.Generation
+	}
+	if b.TargetID != r.TargetID || b.Generation != r.generation {
+		r.assemble(append(r.Blocks(b.Key), b))
+		return
+	}
+	end, targetEnd, _ := r.End()
+	switch {
+	case n == 0 || (first.Source >= end && first.Target >= targetEnd):
+		r.appendChunk(b)
+	case first.Source == r.chunks[n-1].runs[0].Source && r.chunks[n-1].generation == b.Generation:
+		if b.longer(r.blocks(b.Key, n-1)[0]) > 0 {
+			r.count -= len(r.chunks[n-1].runs)
+			r.chunks = r.chunks[:n-1]
+			r.appendChunk(b)
+		}
+	default:
+		r.assemble(append(r.Blocks(b.Key), b))
+	}
+}
+
+func (r *Runs) appendChunk(b Block) {
+	r.chunks = append(r.chunks, chunk{generation: b.Generation, runs: slices.Clone(b.Runs)})
+	r.count += len(b.Runs)
+	r.through = max(r.through, b.Through)
+	r.clean = len(r.chunks)
+}
+
+// longer says whether b reaches further than another block of the same first
+// source offset and generation: more than 0 if so.
+func (b Block) longer(other Block) int {
+	end := func(b Block) int64 { last := b.Runs[len(b.Runs)-1]; return last.Source + last.Count }
+	return cmp.Or(cmp.Compare(end(b), end(other)), cmp.Compare(b.Through, other.Through))
+}
+
+// assemble builds the runs anew from blocks, by the rules of Merge.
+func (r *Runs) assemble(blocks []Block) {
+	newest := blocks[0]
+	for _, b := range blocks {
+		if b.Generation >= newest.Generation {
+			newest = b
+		}
+	}
+	*r = Runs{TargetID: newest.TargetID, generation: newest.Generation}
+	blocks = slices.DeleteFunc(blocks, func(b Block) bool { return b.TargetID != r.TargetID })
+
+	// From the highest generation down, each is cut where those above begin.
+	slices.SortStableFunc(blocks, func(a, b Block) int { return cmp.Compare(b.Generation, a.Generation) })
+	source, target := int64(math.MaxInt64), int64(math.MaxInt64)
+	kept := blocks[:0:0]
+	for i := 0; i < len(blocks); {
+		generation, nextSource, nextTarget := blocks[i].Generation, source, target
+		for ; i < len(blocks) && blocks[i].Generation == generation; i++ {
+			b := blocks[i]
+			nextSource, nextTarget = min(nextSource, b.Runs[0].Source), min(nextTarget, b.Runs[0].Target)
+			one := Runs{}
+			one.appendChunk(b)
+			one.truncate(source, target)
+			if len(one.chunks) > 0 {
+				b.Runs, b.Through = one.chunks[0].runs, one.through
+				kept = append(kept, b)
+			}
+		}
+		source, target = nextSource, nextTarget
+	}
+
+	// What is left is one truth in pieces that may overlap.
+	slices.SortStableFunc(kept, func(a, b Block) int {
+		return cmp.Or(cmp.Compare(a.Runs[0].Source, b.Runs[0].Source), b.longer(a))
+	})
+	for _, b := range kept {
+		end, targetEnd, some := r.End()
+		var left []Run
+		for _, run := range b.Runs {
+			known := max(0, end-run.Source, targetEnd-run.Target)
+			if known < run.Count || (run.Count == 0 && known == 0 && !some) {
+				left = append(left, Run{Source: run.Source + known, Target: run.Target + known, Count: run.Count - known})
+			}
+		}
+		if len(left) > 0 {
+			b.Runs = left
+			r.appendChunk(b)
+		}
+	}
+}
+
+// drop forgets a full block that was deleted from the topic, by its first
+// source offset and generation.
+func (r *Runs) drop(b Block) {
+	for i, c := range r.chunks {
+		if c.runs[0].Source == b.Runs[0].Source && c.generation == b.Generation {
+			r.chunks = slices.Delete(slices.Clone(r.chunks), i, i+1)
+			r.count -= len(c.runs)
+			if n := len(r.chunks); n > 0 { // the last one is never shared
+				r.chunks[n-1].runs = slices.Clone(r.chunks[n-1].runs)
+			}
+			r.clean = len(r.chunks)
+			return
+		}
+	}
+}
