@@ -1,0 +1,496 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"kmirror/internal/wire"
+)
+
+// What a crash can leave, and the way out of each:
+//
+//  1. Bytes behind the last whole batch of the active segment (a torn write, or
+//     pages that never reached the disk): cut at the first batch that is not
+//     whole, has a wrong checksum, or does not follow the one before.
+//  2. Such a batch in an older segment that was sealed but not synced: cut
+//     there, and every later segment goes, since offsets have no holes.
+//  3. Index files that are missing, short or wrong: rebuilt from the batches.
+//  4. A producer snapshot that is missing or wrong: an older one is taken, or
+//     none, and the batches from there on are read again.
+//  5. A leader epoch that began but wrote nothing: forgotten.
+//  6. Files set aside for deletion, and half-written temporary ones: removed.
+//
+// Segments wholly below the recovery point are trusted; the rest is read.
+
+// tailBytes is how much of the log's end is read for the producers' recent
+// batches, of which a snapshot has only the last.
+const tailBytes = 8 << 20
+
+// loadFacts are what the directory's checkpoints say about a log.
+type loadFacts struct {
+	clean bool  // the last life ended in order
+	point int64 // recovery point
+	start int64 // log start
+}
+
+// partitionFiles are what stands in a partition's directory.
+type partitionFiles struct {
+	segments  []*segment
+	snapshots []int64 // ascending
+}
+
+func (s *Store) loadLog(name Partition, dir string, facts loadFacts) (*Log, error) {
+	files, err := s.listPartition(dir)
+	if err != nil {
+		return nil, err
+	}
+	l := s.newLog(name, dir)
+	if err := l.loadID(); err != nil {
+		return nil, err
+	}
+	es, epochsKnown := l.loadEpochs()
+	if len(files.segments) == 0 {
+		seg, err := s.createSegment(dir, facts.start)
+		if err != nil {
+			return nil, err
+		}
+		files.segments = []*segment{seg}
+	}
+	r := recovery{log: l, segments: files.segments, epochs: es, epochsKnown: epochsKnown, end: files.segments[0].base}
+	if err := r.run(facts); err != nil {
+		return nil, err
+	}
+	if facts.start > r.end { // the log was cut below its start
+		l.logger().Warn("the log ends below its start and begins anew", "end", r.end, "start", facts.start)
+		for _, seg := range r.segments {
+			if err := removeSegmentFiles(s.o.FS, seg); err != nil {
+				return nil, err
+			}
+		}
+		seg, err := s.createSegment(dir, facts.start)
+		if err != nil {
+			return nil, err
+		}
+		r.segments, r.end, r.epochs = []*segment{seg}, facts.start, nil
+	}
+	l.publish(r.segments)
+	l.start.Store(max(facts.start, r.segments[0].base))
+	l.end.set(r.end, l.active.base, l.active.size.Load())
+	l.high.set(r.end, l.active.base, l.active.size.Load())
+	l.synced.Store(r.end)
+	kept := r.epochs.before(r.end).from(l.start.Load())
+	l.epochs.Store(&kept)
+	if !slices.Equal(kept, es) {
+		if err := l.saveEpochs(kept); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.loadProducers(files.snapshots); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (s *Store) listPartition(dir string) (files partitionFiles, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return files, err
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if suffix := filepath.Ext(name); suffix == deletedSuffix || suffix == ".tmp" || suffix == ".cleaned" {
+			if err := s.o.FS.Remove(filepath.Join(dir, name)); err != nil {
+				return files, err
+			}
+			continue
+		}
+		base, suffix, ok := strings.Cut(name, ".")
+		offset, err := strconv.ParseInt(base, 10, 64)
+		if !ok || len(base) != 20 || err != nil || offset < 0 {
+			continue // a checkpoint, or nothing of ours
+		}
+		switch "." + suffix {
+		case snapshotSuffix:
+			files.snapshots = append(files.snapshots, offset)
+		case logSuffix:
+			info, err := entry.Info()
+			if err != nil {
+				return files, err
+			}
+			seg := newSegment(s, dir, offset)
+			seg.size.Store(info.Size())
+			seg.created = info.ModTime().UnixMilli()
+			seg.sealed.Store(true)
+			files.segments = append(files.segments, seg)
+		}
+	}
+	// ReadDir sorts by name, and 20 digits sort as numbers.
+	return files, nil
+}
+
+func (l *Log) loadID() error {
+	content, err := os.ReadFile(filepath.Join(l.dir, partitionFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	id, err := decodePartition(content)
+	if err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(l.dir, partitionFile), err)
+	}
+	l.id.Store(&id)
+	return nil
+}
+
+// loadEpochs reads the leader epochs; known is false when they must be taken
+// from the batches.
+func (l *Log) loadEpochs() (es epochs, known bool) {
+	content, err := os.ReadFile(filepath.Join(l.dir, epochsFile))
+	if err == nil {
+		es, err = decodeEpochs(content)
+	}
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			l.logger().Warn("rebuilding the leader epochs", "error", err.Error())
+		}
+		return nil, false
+	}
+	return es, true
+}
+
+// recovery finds out where a log ends.
+type recovery struct {
+	log         *Log
+	segments    []*segment
+	epochs      epochs
+	epochsKnown bool
+	end         int64 // offset after the last good batch
+}
+
+func (r *recovery) run(facts loadFacts) error {
+	last := len(r.segments) - 1
+	first := last // the first that is not trusted
+	if facts.clean {
+		ok, err := r.trustActive(r.segments[last])
+		if ok || err != nil {
+			return err
+		}
+		r.log.logger().Warn("the log was closed in order, but its end is damaged", "segment", r.segments[last].path(logSuffix))
+	} else {
+		for first > 0 && r.segments[first].base > facts.point {
+			first--
+		}
+	}
+	for i := first; i <= last; i++ {
+		seg := r.segments[i]
+		if i > first && seg.base != r.end {
+			return r.removeFrom(i, fmt.Sprintf("segment %d does not follow the end %d", seg.base, r.end))
+		}
+		whole, err := r.verifySegment(seg, i == last)
+		if err != nil {
+			return err
+		}
+		if !whole && i < last {
+			return r.removeFrom(i+1, "the segment before them is damaged")
+		}
+	}
+	return nil
+}
+
+// trustActive takes the last segment of a log that was closed in order as its
+// index says, and looks at its last batches only. It says no when anything
+// there is not as it was left.
+func (r *recovery) trustActive(seg *segment) (ok bool, err error) {
+	seg.sealed.Store(false)
+	h, err := seg.acquire()
+	if err != nil {
+		return false, err
+	}
+	defer h.release()
+	size := seg.size.Load()
+	if size == 0 {
+		seg.index.Store(newSparseIndex(nil))
+		seg.timesRead = true
+		r.end = seg.base
+		return true, nil
+	}
+	var entries []indexEntry
+	var times []timeEntry
+	content, err := os.ReadFile(seg.path(indexSuffix))
+	if err == nil {
+		entries, err = decodeIndex(content, size)
+	}
+	if err == nil {
+		content, err = os.ReadFile(seg.path(timesSuffix))
+	}
+	if err == nil {
+		times, err = decodeTimes(content)
+	}
+	if err != nil {
+		return false, nil //nolint:nilerr // the caller verifies instead
+	}
+	w := &walker{buf: make([]byte, walkBytes)}
+	w.reset(h.file, size)
+	pos := int64(0)
+	if n := len(entries); n > 0 {
+		pos = int64(entries[n-1].pos)
+	}
+	r.end = seg.base
+	largest := int64(-1)
+	err = w.eachHeader(pos, func(at int64, header wire.Batch) error {
+		if n := len(entries); n > 0 && at == pos && header.LastOffset() != seg.base+int64(entries[n-1].rel) ||
+			at == 0 && header.BaseOffset() != seg.base ||
+			at > pos && header.BaseOffset() != r.end {
+			return errFound
+		}
+		r.end = header.LastOffset() + 1
+		largest = max(largest, header.MaxTimestamp())
+		return nil
+	})
+	n := len(times)
+	if err != nil || n == 0 && largest >= 0 || n > 0 && (largest > times[n-1].timestamp || seg.base+int64(times[n-1].rel) >= r.end) {
+		return false, nil //nolint:nilerr // the caller verifies instead
+	}
+	if header, err := w.header(0); err == nil {
+		seg.firstTime = header.MaxTimestamp()
+	}
+	seg.index.Store(newSparseIndex(entries))
+	seg.times, seg.timesRead = times, true
+	if n > 0 {
+		seg.maxTime, seg.maxRel = times[n-1].timestamp, times[n-1].rel
+	}
+	return true, nil
+}
+
+// verifySegment reads all of a segment, cuts it at the first bad batch, and
+// makes its indexes. whole is false when it cut.
+func (r *recovery) verifySegment(seg *segment, active bool) (whole bool, err error) {
+	h, err := seg.acquire()
+	if err != nil {
+		return false, err
+	}
+	defer h.release()
+	size := seg.size.Load()
+	r.end = seg.base
+	b := indexBuilder{base: seg.base, interval: DefaultLogConfig().IndexIntervalBytes, maxTime: -1}
+	good, fault := verify(h.file, size, func(pos int64, header wire.Batch) error {
+		if err := r.follows(seg, header); err != nil {
+			return err
+		}
+		if pos == 0 {
+			seg.firstTime = header.MaxTimestamp()
+		}
+		b.add(pos, header)
+		r.end = header.LastOffset() + 1
+		return nil
+	})
+	var bad *batchFault
+	if fault != nil && !errors.As(fault, &bad) {
+		return false, fault
+	}
+	if good < size {
+		r.log.logger().Warn("cutting the log at its first bad batch", "segment", seg.path(logSuffix),
+			"position", good, "bytes_cut", size-good, "end", r.end, "reason", fault.Error())
+		if err := h.file.Truncate(good); err != nil {
+			return false, err
+		}
+	}
+	if size > 0 { // what was found may be in the page cache only
+		if err := h.file.Datasync(); err != nil {
+			return false, err
+		}
+	}
+	seg.size.Store(good)
+	seg.times, seg.timesRead, seg.maxTime, seg.maxRel = b.times, true, b.maxTime, b.maxRel
+	seg.sinceIndexed = b.since
+	if active || good < size {
+		seg.sealed.Store(false)
+		seg.index.Store(newSparseIndex(b.offsets))
+		return good == size, nil
+	}
+	b.finish()
+	seg.times = b.times
+	seg.writeIndexes(b.offsets, b.times)
+	return true, nil
+}
+
+// follows says whether a batch with a right checksum can stand at r.end. The
+// checksum does not cover base offset and leader epoch, so they are held
+// against what must be: no holes, and the epoch that the checkpoint names.
+func (r *recovery) follows(seg *segment, h wire.Batch) error {
+	if h.BaseOffset() != r.end {
+		return fmt.Errorf("base offset %d, not %d", h.BaseOffset(), r.end)
+	}
+	if h.LastOffset()-seg.base > 1<<31-1 {
+		return fmt.Errorf("offset %d is too far from the segment's base", h.LastOffset())
+	}
+	if !r.epochsKnown {
+		if h.LeaderEpoch() < r.epochs.latest() {
+			return fmt.Errorf("leader epoch %d after %d", h.LeaderEpoch(), r.epochs.latest())
+		}
+		if h.LeaderEpoch() > r.epochs.latest() {
+			r.epochs = r.epochs.with(h.LeaderEpoch(), h.BaseOffset())
+		}
+		return nil
+	}
+	if want := r.epochs.at(h.BaseOffset()); want != h.LeaderEpoch() && (want >= 0 || len(r.epochs) == 0) {
+		return fmt.Errorf("leader epoch %d, not %d", h.LeaderEpoch(), want)
+	}
+	return nil
+}
+
+// removeFrom deletes the segments from i on; the one before becomes active.
+func (r *recovery) removeFrom(i int, reason string) error {
+	for _, seg := range r.segments[i:] {
+		r.log.logger().Warn("removing a segment", "segment", seg.path(logSuffix), "bytes", seg.size.Load(), "reason", reason)
+		if err := removeSegmentFiles(r.log.store.o.FS, seg); err != nil {
+			return err
+		}
+	}
+	r.segments = r.segments[:i]
+	last := r.segments[i-1]
+	if last.sealed.Load() { // it is whole; append to it again
+		last.sealed.Store(false)
+		h, err := last.acquire()
+		if err != nil {
+			return err
+		}
+		defer h.release()
+		if _, err := last.offsets(h.file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeSegmentFiles deletes a segment's files at once.
+func removeSegmentFiles(fsys FS, seg *segment) error {
+	seg.abandon()
+	for _, suffix := range []string{logSuffix, indexSuffix, timesSuffix, snapshotSuffix} {
+		if err := fsys.Remove(seg.path(suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadProducers finds the newest good snapshot at or below the log's end, and
+// reads from the batches what it does not hold. The log is not published yet,
+// or its mu is held.
+func (l *Log) loadProducers(snapshots []int64) error {
+	now := l.store.o.Now().UnixMilli()
+	end, segments := l.End(), *l.segments.Load()
+	l.producers = make(producers)
+	from := segments[0].base
+	found := false
+	for _, offset := range slices.Backward(snapshots) {
+		path := l.snapshotPath(offset)
+		useful := offset <= end && (!found || slices.ContainsFunc(segments, func(s *segment) bool { return s.base == offset }))
+		if !useful {
+			if err := l.store.o.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			continue
+		}
+		if found {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err == nil {
+			l.producers, err = decodeSnapshot(content, now)
+		}
+		if err != nil {
+			l.logger().Warn("ignoring a producer snapshot", "file", path, "error", err.Error())
+			l.producers = make(producers)
+			_ = l.store.o.FS.Remove(path) // or it is found bad again
+			continue
+		}
+		from, found = max(offset, from), true
+	}
+	if found {
+		if err := l.recallRecent(from); err != nil {
+			return err
+		}
+	}
+	return l.eachBatch(from, func(h wire.Batch) { l.producers.add(h, now) })
+}
+
+// recallRecent completes the producers, whose last batch a snapshot at offset
+// named, by the batches before it, as far as they stand in the log's tail.
+func (l *Log) recallRecent(offset int64) error {
+	if len(l.producers) == 0 {
+		return nil
+	}
+	seen := make(producers, len(l.producers))
+	if err := l.eachBatch(l.tailStart(), func(h wire.Batch) {
+		if h.BaseOffset() < offset {
+			seen.add(h, 0)
+		}
+	}); err != nil {
+		return err
+	}
+	for id, p := range l.producers {
+		tail := seen[id]
+		if tail != nil && p.n > 0 && tail.n > 0 && tail.epoch == p.epoch && tail.recent[tail.n-1] == p.recent[p.n-1] {
+			p.n, p.recent = tail.n, tail.recent
+		}
+	}
+	return nil
+}
+
+// tailStart is the offset of a batch about tailBytes before the end, within the
+// last segment or at the beginning of the one before.
+func (l *Log) tailStart() int64 {
+	segments := *l.segments.Load()
+	last := segments[len(segments)-1]
+	if size := last.size.Load(); size > tailBytes {
+		if x := last.index.Load(); x != nil {
+			entries := x.all()
+			i, _ := slices.BinarySearchFunc(entries, size-tailBytes, func(e indexEntry, pos int64) int { return int(int64(e.pos) - pos) })
+			if i < len(entries) {
+				return last.base + int64(entries[i].rel)
+			}
+		}
+		return last.base
+	}
+	if n := len(segments); n > 1 && segments[n-2].size.Load() <= tailBytes {
+		return segments[n-2].base
+	}
+	return last.base
+}
+
+// eachBatch hands the headers of all batches from the one that holds offset on
+// to fn.
+func (l *Log) eachBatch(offset int64, fn func(wire.Batch)) error {
+	segments := *l.segments.Load()
+	for i, seg := range segments {
+		if i+1 < len(segments) && segments[i+1].base <= offset || seg.size.Load() == 0 {
+			continue
+		}
+		h, err := seg.acquire()
+		if err != nil {
+			return err
+		}
+		w := &walker{buf: make([]byte, walkBytes)}
+		pos, _, ok, err := seg.find(w, h.file, offset, seg.size.Load())
+		if err == nil && ok {
+			err = w.eachHeader(pos, func(_ int64, header wire.Batch) error {
+				fn(header)
+				return nil
+			})
+		}
+		h.release()
+		if err != nil {
+			return fmt.Errorf("segment %s: %w", seg.path(logSuffix), err)
+		}
+	}
+	return nil
+}
