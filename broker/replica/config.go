@@ -176,8 +176,8 @@ func (s Settings) set(name string) (value string, source Source, ok bool) {
 	return v, FromStatic, ok
 }
 
-// Value is the broker setting in force, "" for a name that is not known.
-func (s Settings) Value(name string) string {
+// Get is the broker setting in force, "" for a name that is not known.
+func (s Settings) Get(name string) string {
 	d := find(brokerTable(), name)
 	if d == nil {
 		return ""
@@ -190,10 +190,10 @@ func (s Settings) Value(name string) string {
 func (s Settings) Int32(name string) int32 { return int32(s.Int64(name)) }
 
 // Int64 is a broker setting of type INT or LONG; 0 for a name that is not known.
-func (s Settings) Int64(name string) int64 { return parseInt(s.Value(name)) }
+func (s Settings) Int64(name string) int64 { return parseInt(s.Get(name)) }
 
 // Bool is a broker setting of type BOOLEAN.
-func (s Settings) Bool(name string) bool { return strings.EqualFold(s.Value(name), "true") }
+func (s Settings) Bool(name string) bool { return strings.EqualFold(s.Get(name), "true") }
 
 func parseInt(v string) int64 {
 	n, _ := strconv.ParseInt(strings.TrimSpace(v), 10, 64) // was checked when it was set
