@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kmirror/internal/console"
+	"kmirror/mirror"
+	"kmirror/topology"
+)
+
+type statusOptions struct {
+	watch    bool
+	interval time.Duration
+	all      bool
+}
+
+// How many topics and partitions of a flow are shown without --all.
+const statusRows = 20
+
+func (a *app) statusCommand() *cobra.Command {
+	var o statusOptions
+	command := &cobra.Command{
+		Use:   "status [FLOW]",
+		Short: "Show what the daemon does: flows, topics, rates and lag",
+		Long: `Asks the daemon at the http address of the configuration for its clusters and
+flows, with their topics, rates and how far behind they are, and the partitions
+that need a look.`,
+		Example:           "  kmirror status\n  kmirror status 'east->west' --all\n  kmirror status --watch\n  kmirror status -o json",
+		GroupID:           "daemon",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeFlows,
+		RunE: func(command *cobra.Command, args []string) error {
+			flow := ""
+			if len(args) == 1 {
+				flow = args[0]
+			}
+			return a.status(command.Context(), flow, o)
+		},
+	}
+	command.Flags().BoolVarP(&o.watch, "watch", "w", false, "show it again and again until ctrl-c")
+	command.Flags().DurationVar(&o.interval, "interval", 2*time.Second, "how often with --watch")
+	command.Flags().BoolVar(&o.all, "all", false, fmt.Sprintf("all topics, not only %d of each flow", statusRows))
+	return command
+}
+
+func (a *app) completeFlows(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	cfg, err := topology.Load(a.config)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return flowNames(cfg), cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) status(ctx context.Context, flow string, o statusOptions) error {
+	cfg, err := a.load()
+	if err != nil {
+		return err
+	}
+	client := console.NewClient(consoleAddress(cfg))
+	for {
+		asking, cancel := context.WithTimeout(ctx, a.timeout)
+		status, err := client.Status(asking)
+		cancel()
+		if err == nil {
+			err = keepFlow(&status, flow)
+		}
+		switch {
+		case ctx.Err() != nil && o.watch:
+			return nil
+		case err != nil:
+			return err
+		}
+		var page strings.Builder
+		if o.watch && a.outTerminal && !a.wantsJSON() {
+			page.WriteString("\x1b[H\x1b[2J")
+		}
+		if a.wantsJSON() {
+			err = a.writeJSON(status)
+		} else if err = showStatus(&page, status, o.all, time.Now()); err == nil {
+			_, err = fmt.Fprint(a.out, page.String())
+		}
+		if err != nil || !o.watch {
+			return err
+		}
+		select {
+		case <-time.After(max(100*time.Millisecond, o.interval)):
+		case <-ctx.Done():
+			return nil
+		}
+		if !a.outTerminal && !a.wantsJSON() {
+			fmt.Fprintln(a.out)
+		}
+	}
+}
+
+// consoleAddress is where the daemon of this configuration listens: with port
+// 0, what it wrote down when it started.
+func consoleAddress(cfg *topology.Config) string {
+	if strings.HasSuffix(cfg.HTTP, ":0") {
+		if written, err := os.ReadFile(filepath.Join(cfg.DataDir, consoleAddressFile)); err == nil {
+			return strings.TrimSpace(string(written))
+		}
+	}
+	return cfg.HTTP
+}
+
+func keepFlow(status *mirror.Status, name string) error {
+	if name == "" {
+		return nil
+	}
+	var names []string
+	for _, f := range status.Flows {
+		if f.Name == name {
+			status.Flows = []mirror.FlowStatus{f}
+			return nil
+		}
+		names = append(names, f.Name)
+	}
+	return withCode(exitNotFound, fmt.Errorf("the daemon has no flow %q: it has %v", name, names))
+}
+
+func showStatus(out *strings.Builder, s mirror.Status, all bool, now time.Time) error {
+	fmt.Fprintf(out, "%s  kmirror %s", clean(s.Instance), clean(s.Version))
+	if !s.Started.IsZero() {
+		fmt.Fprintf(out, "  up %s", now.Sub(s.Started).Round(time.Second))
+	}
+	if len(s.Members) > 1 {
+		fmt.Fprintf(out, "  one of %d instances", len(s.Members))
+	}
+	if s.Leading {
+		fmt.Fprintf(out, "  leading, term %d", s.Term)
+	}
+	out.WriteString("\n\n")
+	clusters := newTable("CLUSTER", "KIND", "ADDRESSES", "STATE")
+	for _, c := range s.Clusters {
+		state := "reachable"
+		switch {
+		case !c.Reachable && c.Error != "":
+			state = "UNREACHABLE: " + c.Error
+		case !c.Reachable:
+			state = "not reached yet"
+		}
+		clusters.row(c.Name, c.Kind, strings.Join(c.Addresses, ","), state)
+	}
+	if err := clusters.write(out, ""); err != nil {
+		return err
+	}
+	if len(s.Flows) == 0 {
+		out.WriteString("\nno flows\n")
+		return nil
+	}
+	out.WriteString("\n")
+	flows := newTable("FLOW", "STATE", ">REC/S", ">THROUGHPUT", ">RECORDS", ">BEHIND", ">TIME BEHIND", "")
+	for _, f := range s.Flows {
+		flows.row(f.Name, f.State, rate(f.RecordsPerSecond), console.FormatByteRate(f.BytesPerSecond), f.Records, offset(f.LagRecords), console.FormatSeconds(f.LagSeconds), f.Error)
+	}
+	if err := flows.write(out, ""); err != nil {
+		return err
+	}
+	for _, f := range s.Flows {
+		if err := showFlow(out, f, all); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func showFlow(out *strings.Builder, f mirror.FlowStatus, all bool) error {
+	if len(f.Topics) == 0 {
+		return nil
+	}
+	fmt.Fprintf(out, "\n%s\n", clean(f.Name))
+	topics := newTable("TOPIC", "TARGET", ">PARTITIONS", ">REC/S", ">RECORDS", ">BEHIND", ">TIME BEHIND", "")
+	troubled := newTable("TOPIC", ">PARTITION", "STATE", ">POSITION", ">END", "WHY")
+	for i, t := range f.Topics {
+		if all || i < statusRows || t.Error != "" {
+			topics.row(t.Source, t.Target, len(t.Partitions), rate(t.RecordsPerSecond), t.Records, offset(t.LagRecords), console.FormatSeconds(t.LagSeconds), t.Error)
+		}
+		for _, p := range t.Partitions {
+			if (p.Error != "" || p.State == "stopped") && (all || len(troubled.rows) < statusRows) {
+				troubled.row(t.Source, p.Partition, p.State, offset(p.Position), offset(p.SourceEnd), p.Error)
+			}
+		}
+	}
+	if err := topics.write(out, "  "); err != nil {
+		return err
+	}
+	if more := len(f.Topics) - len(topics.rows); more > 0 {
+		fmt.Fprintf(out, "  and %s more; --all shows them\n", plural(more, "topic"))
+	}
+	if len(troubled.rows) == 0 {
+		return nil
+	}
+	out.WriteString("\n  partitions that need a look\n")
+	return troubled.write(out, "  ")
+}
+
+// rate is FormatRate without thin spaces, for scripts.
+func rate(perSecond float64) string {
+	return strings.ReplaceAll(console.FormatRate(perSecond), "\u202f", "")
+}
