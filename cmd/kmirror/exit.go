@@ -70,7 +70,8 @@ func codeOf(ctx context.Context, err error) int {
 		faults      topology.Faults
 		unreachable *console.UnreachableError
 		answer      *console.AnswerError
-		network     net.Error
+		dialing     *net.OpError
+		naming      *net.DNSError
 	)
 	switch {
 	case err == nil:
@@ -94,7 +95,7 @@ func codeOf(ctx context.Context, err error) int {
 		return exitNotFound
 	case errors.Is(err, syscall.EADDRINUSE):
 		return exitBusy
-	case errors.Is(err, sarama.ErrOutOfBrokers), errors.Is(err, context.DeadlineExceeded), errors.As(err, &network):
+	case errors.Is(err, sarama.ErrOutOfBrokers), errors.Is(err, context.DeadlineExceeded), errors.As(err, &dialing), errors.As(err, &naming):
 		return exitUnreachable
 	default:
 		return exitFailure

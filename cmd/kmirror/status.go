@@ -159,7 +159,7 @@ func showStatus(out *strings.Builder, s mirror.Status, all bool, now time.Time) 
 	out.WriteString("\n")
 	flows := newTable("FLOW", "STATE", ">REC/S", ">THROUGHPUT", ">RECORDS", ">BEHIND", ">TIME BEHIND", "")
 	for _, f := range s.Flows {
-		flows.row(f.Name, f.State, rate(f.RecordsPerSecond), console.FormatByteRate(f.BytesPerSecond), f.Records, offset(f.LagRecords), console.FormatSeconds(f.LagSeconds), f.Error)
+		flows.row(f.Name, f.State, rate(f.RecordsPerSecond), plainFigure(console.FormatByteRate(f.BytesPerSecond)), f.Records, offset(f.LagRecords), seconds(f.LagSeconds), f.Error)
 	}
 	if err := flows.write(out, ""); err != nil {
 		return err
@@ -181,7 +181,7 @@ func showFlow(out *strings.Builder, f mirror.FlowStatus, all bool) error {
 	troubled := newTable("TOPIC", ">PARTITION", "STATE", ">POSITION", ">END", "WHY")
 	for i, t := range f.Topics {
 		if all || i < statusRows || t.Error != "" {
-			topics.row(t.Source, t.Target, len(t.Partitions), rate(t.RecordsPerSecond), t.Records, offset(t.LagRecords), console.FormatSeconds(t.LagSeconds), t.Error)
+			topics.row(t.Source, t.Target, len(t.Partitions), rate(t.RecordsPerSecond), t.Records, offset(t.LagRecords), seconds(t.LagSeconds), t.Error)
 		}
 		for _, p := range t.Partitions {
 			if (p.Error != "" || p.State == "stopped") && (all || len(troubled.rows) < statusRows) {
@@ -202,7 +202,8 @@ func showFlow(out *strings.Builder, f mirror.FlowStatus, all bool) error {
 	return troubled.write(out, "  ")
 }
 
-// rate is FormatRate without thin spaces, for scripts.
-func rate(perSecond float64) string {
-	return strings.ReplaceAll(console.FormatRate(perSecond), "\u202f", "")
-}
+// rate and seconds are the console's words in plain characters, for scripts.
+func rate(perSecond float64) string { return plainFigure(console.FormatRate(perSecond)) }
+func seconds(behind float64) string { return plainFigure(console.FormatSeconds(behind)) }
+
+func plainFigure(s string) string { return strings.NewReplacer("\u202f", "", "–", "-").Replace(s) }
