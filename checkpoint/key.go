@@ -1,6 +1,8 @@
 package checkpoint
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"hash/fnv"
 )
@@ -57,4 +59,8 @@ func (k Key) append(dst []byte) []byte {
 
 func (r *reader) key() Key {
 	return Key{Flow: r.string(), Topic: r.string(), TopicID: r.id(), Partition: r.int32()}
+}
+
+func compareKeys(a, b Key) int {
+	return cmp.Or(cmp.Compare(a.Flow, b.Flow), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), bytes.Compare(a.TopicID[:], b.TopicID[:]))
 }

@@ -12,7 +12,7 @@ import (
 // is not safe for concurrent use; a Clone is independent.
 type Runs struct {
 	// TargetID is the id of the target topic that the target offsets belong
-	// to, zero when not known. It changes by Reset only.
+	// to, zero when not known. One that is known changes by Reset only.
 	TargetID [16]byte
 
 	generation uint32

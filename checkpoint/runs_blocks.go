@@ -27,7 +27,8 @@ func (r *Runs) blocks(k Key, from int) []Block {
 }
 
 // Merge takes in a block as read from the topic, in any order, however often:
-// those of another target topic than that of the highest generation are void;
+// those of another target topic than that of the highest generation are void
+// (an unknown id is no other);
 // a generation cuts the lower ones off at its first run; of two blocks of a
 // generation with one first source offset the longer one holds.
 func (r *Runs) Merge(b Block) {
@@ -38,7 +39,10 @@ func (r *Runs) Merge(b Block) {
 	if n == 0 && b.Generation >= r.generation {
 		r.TargetID, r.generation = b.TargetID, b.Generation
 	}
-	if b.TargetID != r.TargetID || b.Generation != r.generation {
+	if r.TargetID == [16]byte{} && b.Generation >= r.generation {
+		r.TargetID = b.TargetID
+	}
+	if otherTopic(b.TargetID, r.TargetID) || b.Generation != r.generation {
 		r.assemble(append(r.Blocks(b.Key), b))
 		return
 	}
@@ -55,6 +59,11 @@ func (r *Runs) Merge(b Block) {
 	default:
 		r.assemble(append(r.Blocks(b.Key), b))
 	}
+}
+
+// otherTopic says whether two topic ids are known and differ.
+func otherTopic(a, b [16]byte) bool {
+	return a != b && a != [16]byte{} && b != [16]byte{}
 }
 
 func (r *Runs) appendChunk(b Block) {
@@ -75,12 +84,12 @@ func (b Block) longer(other Block) int {
 func (r *Runs) assemble(blocks []Block) {
 	newest := blocks[0]
 	for _, b := range blocks {
-		if b.Generation >= newest.Generation {
+		if b.Generation > newest.Generation || b.Generation == newest.Generation && b.TargetID != [16]byte{} {
 			newest = b
 		}
 	}
 	*r = Runs{TargetID: newest.TargetID, generation: newest.Generation}
-	blocks = slices.DeleteFunc(blocks, func(b Block) bool { return b.TargetID != r.TargetID })
+	blocks = slices.DeleteFunc(blocks, func(b Block) bool { return otherTopic(b.TargetID, r.TargetID) })
 
 	// From the highest generation down, each is cut where those above begin.
 	slices.SortStableFunc(blocks, func(a, b Block) int { return cmp.Compare(b.Generation, a.Generation) })
@@ -136,4 +145,29 @@ func (r *Runs) drop(b Block) {
 			return
 		}
 	}
+}
+
+// unsaved says whether anything differs from what was loaded or saved.
+func (r *Runs) unsaved() bool { return r.clean < len(r.chunks) }
+
+// saved notes that everything has been handed out to be written. It returns
+// what unsave takes should the write fail.
+func (r *Runs) saved() (from int) {
+	from, r.clean = r.clean, len(r.chunks)
+	return from
+}
+
+func (r *Runs) unsave(from int) { r.clean = min(r.clean, from) }
+
+// trim drops from memory the chunks that are final and saved.
+func (r *Runs) trim() {
+	n := min(r.clean, len(r.chunks)-1)
+	if n <= 0 {
+		return
+	}
+	for _, c := range r.chunks[:n] {
+		r.count -= len(c.runs)
+	}
+	r.chunks = slices.Clone(r.chunks[n:])
+	r.clean -= n
 }

@@ -1,0 +1,167 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"kmirror/internal/wire"
+)
+
+// Index holds the offset maps of all flows into one target cluster, as far as
+// they have been persisted, and follows MapTopic as it grows: on the instance
+// that leads it stands at most a flush behind those that mirror. Safe for
+// concurrent use.
+type Index struct {
+	target  Follower
+	log     *slog.Logger
+	ready   chan struct{}
+	loading atomic.Int32 // partitions of MapTopic not yet read to their end
+	skipped atomic.Int64
+
+	mu     sync.RWMutex // guards the fields below
+	maps   map[Key]*Runs
+	topics map[topicName]incarnation
+}
+
+type topicName struct{ flow, topic string }
+
+// incarnation is the present one of a source topic: the id that was paired
+// last, or, as long as no pair is known, the one whose block came last.
+type incarnation struct {
+	id     [16]byte
+	paired bool
+	since  int64
+}
+
+// NewIndex makes an empty index; Run fills it.
+func NewIndex(target Follower, log *slog.Logger) *Index {
+	x := &Index{target: target, log: log, ready: make(chan struct{}), maps: make(map[Key]*Runs), topics: make(map[topicName]incarnation)}
+	x.loading.Store(MapPartitions)
+	return x
+}
+
+// Ready is closed when all of MapTopic has been read once.
+func (x *Index) Ready() <-chan struct{} { return x.ready }
+
+// Skipped counts the records of MapTopic that could not be read.
+func (x *Index) Skipped() int64 { return x.skipped.Load() }
+
+// Run reads and follows MapTopic, which must exist, until ctx ends or a
+// partition cannot be read. It may be run again.
+func (x *Index) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var (
+		all  sync.WaitGroup
+		errs [MapPartitions]error
+	)
+	for i := range errs {
+		all.Go(func() {
+			if errs[i] = x.follow(ctx, int32(i)); errs[i] != nil {
+				cancel(errs[i])
+			}
+		})
+	}
+	all.Wait()
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (x *Index) follow(ctx context.Context, partition int32) error {
+	from, err := x.target.ListOffset(ctx, MapTopic, partition, earliest)
+	if err == nil {
+		err = x.target.Follow(ctx, MapTopic, partition, from, sync.OnceFunc(func() {
+			if x.loading.Add(-1) == 0 {
+				close(x.ready)
+			}
+		}), x.take)
+	}
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("follow %s/%d: %w", MapTopic, partition, err)
+	}
+	return nil
+}
+
+func (x *Index) take(rec wire.Record) error {
+	what, err := Decode(rec)
+	if err != nil {
+		if x.skipped.Add(1) == 1 {
+			x.log.Warn("skip a record of the offset map", slog.Any("error", err))
+		}
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch what := what.(type) {
+	case Block:
+		runs := x.maps[what.Key]
+		if runs == nil {
+			runs = &Runs{}
+			x.maps[what.Key] = runs
+		}
+		runs.Merge(what)
+		name := topicName{what.Flow, what.Topic}
+		if now := x.topics[name]; !now.paired {
+			x.topics[name] = incarnation{id: what.TopicID}
+		}
+	case TopicPair:
+		name := topicName{what.Flow, what.SourceTopic}
+		if now := x.topics[name]; !now.paired || what.TimeMillis >= now.since {
+			x.topics[name] = incarnation{id: what.SourceID, paired: true, since: what.TimeMillis}
+		}
+	case Deleted:
+		if b, ok := what.Of.(Block); ok && !b.Open && x.maps[b.Key] != nil {
+			x.maps[b.Key].drop(b)
+		}
+	}
+	return nil
+}
+
+// Translate translates an offset of a source topic's present incarnation to
+// the target. It is not ok when nothing is known about the partition.
+func (x *Index) Translate(flow, sourceTopic string, partition int32, offset int64) (Translation, bool) {
+	return x.locate(flow, sourceTopic, partition, func(r *Runs) Translation { return r.Forward(offset) })
+}
+
+// Invert translates an offset of the target back to the source topic's present
+// incarnation.
+func (x *Index) Invert(flow, sourceTopic string, partition int32, offset int64) (Translation, bool) {
+	return x.locate(flow, sourceTopic, partition, func(r *Runs) Translation { return r.Backward(offset) })
+}
+
+func (x *Index) locate(flow, topic string, partition int32, in func(*Runs) Translation) (Translation, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	runs := x.runs(flow, topic, partition)
+	if runs == nil {
+		return Translation{}, false
+	}
+	t := in(runs)
+	return t, t.Offset >= 0
+}
+
+// Runs returns a copy of the map of a source partition's present incarnation,
+// nil when nothing is known about it.
+func (x *Index) Runs(flow, sourceTopic string, partition int32) *Runs {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if runs := x.runs(flow, sourceTopic, partition); runs != nil {
+		return runs.Clone()
+	}
+	return nil
+}
+
+// runs is called with mu held.
+func (x *Index) runs(flow, topic string, partition int32) *Runs {
+	now, ok := x.topics[topicName{flow, topic}]
+	if !ok {
+		return nil
+	}
+	return x.maps[Key{Flow: flow, Topic: topic, TopicID: now.id, Partition: partition}]
+}

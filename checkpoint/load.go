@@ -1,0 +1,84 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"kmirror/internal/wire"
+)
+
+// Loaded is what MapTopic holds about one mirrored partition.
+type Loaded struct {
+	Ledger *Ledger
+	Runs   *Runs
+	Pairs  []TopicPair // of its flow and topic, every incarnation, in the order of the topic
+}
+
+// LoadPartition reads what MapTopic of the target holds about one partition.
+func LoadPartition(ctx context.Context, target Reader, k Key) (Loaded, error) {
+	loaded, err := LoadPartitions(ctx, target, k.MapPartition(), []Key{k})
+	return loaded[k], err
+}
+
+// LoadPartitions reads one partition of MapTopic, once, for several keys whose
+// MapPartition it is. It answers for each of them; about a key that was never
+// written, with nothing in it. Records that are not ours or not readable are
+// passed over. A ledger is only as new as the read: whoever takes a partition
+// over reads after the marker that ends its predecessor.
+func LoadPartitions(ctx context.Context, target Reader, mapPartition int32, keys []Key) (map[Key]Loaded, error) {
+	loaded := make(map[Key]*Loaded, len(keys))
+	for _, k := range keys {
+		loaded[k] = &Loaded{Ledger: &Ledger{}, Runs: &Runs{}}
+	}
+	from, err := target.ListOffset(ctx, MapTopic, mapPartition, earliest)
+	if err != nil {
+		return nil, fmt.Errorf("load %s/%d: %w", MapTopic, mapPartition, err)
+	}
+	_, err = target.Read(ctx, MapTopic, mapPartition, from, func(rec wire.Record) error {
+		what, err := Decode(rec)
+		if fault := (*FormatError)(nil); errors.As(err, &fault) {
+			return nil
+		}
+		apply(what, loaded)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load %s/%d: %w", MapTopic, mapPartition, err)
+	}
+	result := make(map[Key]Loaded, len(loaded))
+	for k, l := range loaded {
+		result[k] = *l
+	}
+	return result, nil
+}
+
+func apply(what any, loaded map[Key]*Loaded) {
+	switch what := what.(type) {
+	case Anchor:
+		if l := loaded[what.Key]; l != nil {
+			l.Ledger.Add(what)
+		}
+	case Block:
+		if l := loaded[what.Key]; l != nil {
+			l.Runs.Merge(what)
+		}
+	case TopicPair:
+		for k, l := range loaded {
+			if k.Flow == what.Flow && k.Topic == what.SourceTopic {
+				l.Pairs = append(l.Pairs, what)
+			}
+		}
+	case Deleted:
+		switch of := what.Of.(type) {
+		case Anchor:
+			if l := loaded[of.Key]; l != nil {
+				l.Ledger.remove(Producer{ID: of.ProducerID, Epoch: of.Epoch}, of.Steps[0].Sequence)
+			}
+		case Block:
+			if l := loaded[of.Key]; l != nil && !of.Open {
+				l.Runs.drop(of)
+			}
+		}
+	}
+}
