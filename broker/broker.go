@@ -133,42 +133,44 @@ type Node struct {
 // Open opens the data directory and binds the listener. Clients may connect
 // from then on; they are served once Run is called. Errors name the address or
 // directory and what to do.
-func Open(cfg Config) (n *Node, err error) {
+func Open(cfg Config) (*Node, error) {
 	logger := cfg.Logger
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	n = &Node{
+	n := &Node{
 		id: cfg.NodeID, dir: cfg.DataDir, logger: logger,
 		softwareName: softwareNamePattern(),
 		conns:        make(map[*conn]struct{}),
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.Close())
-			n = nil
-		}
-	}()
+	if err := n.open(cfg); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	n.logger.Info("node is open", slog.String("address", n.Addr()), slog.String("cluster_id", n.clusterID),
+		slog.String("dir", n.dir), slog.String("version", cfg.Version))
+	return n, nil
+}
+
+// open takes address and directory; what it took before an error is Close's.
+func (n *Node) open(cfg Config) (err error) {
 	if n.listener, err = listen(cfg.Listen); err != nil {
-		return nil, err
+		return err
 	}
-	if err = n.advertise(cfg.Advertised); err != nil {
-		return nil, err
+	if err := n.advertise(cfg.Advertised); err != nil {
+		return err
 	}
-	if err = n.openMetadata(cfg); err != nil {
-		return nil, err
+	if err := n.openMetadata(cfg); err != nil {
+		return err
 	}
 	n.limits = cfg.Limits.withDefaults(n.settings)
 	n.budget = semaphore.NewWeighted(n.limits.InFlightBytes)
 	n.sessions = newSessionCache(n.settings.sessionSlots, n.limits.Sessions)
 	if n.metrics, err = newMetrics(cfg.Registerer, n.sessions.count); err != nil {
-		return nil, fmt.Errorf("register the metrics of node %d: %w", n.id, err)
+		return fmt.Errorf("register the metrics of node %d: %w", n.id, err)
 	}
 	n.openGroups()
 	n.loadTable()
-	n.logger.Info("node is open", slog.String("address", n.Addr()), slog.String("cluster_id", n.clusterID),
-		slog.String("dir", n.dir), slog.String("version", cfg.Version))
-	return n, nil
+	return nil
 }
 
 // advertise settles the address that clients are told.
