@@ -82,7 +82,8 @@ func (o produceOptions) saramaProducer(c *sarama.Config) error {
 	p.RequiredAcks, p.Idempotent, c.Net.MaxOpenRequests = sarama.WaitForAll, true, 1
 	p.Return.Successes, p.Return.Errors = true, true
 	p.Compression = codec
-	p.MaxMessageBytes = o.maxBytes + 64<<10 // the line, and room for headers and the batch's own
+	c.Metadata.AllowAutoTopicCreation = true // a topic that was named on the command line is meant
+	p.MaxMessageBytes = o.maxBytes + 64<<10  // the line, and room for headers and the batch's own
 	p.Partitioner = sarama.NewMurmur2Partitioner
 	if o.partition >= 0 {
 		p.Partitioner = sarama.NewManualPartitioner
