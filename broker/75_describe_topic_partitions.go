@@ -17,9 +17,9 @@ import (
 // (KIP-966). No topics means all of them. The cursor names the topic and
 // partition to go on with; if that topic is gone, the next one. It never
 // creates a topic.
-//
-// maxDescribedPartitions
-const maxDescribedPartitions = 2000 // max.request.partition.size.limit
+
+// maxDescribedPartitions bounds a page (max.request.partition.size.limit).
+const maxDescribedPartitions = 2000
 
 func (n *Node) describeTopicPartitions(_ context.Context, r *request, req *kmsg.DescribeTopicPartitionsRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
@@ -39,7 +39,12 @@ func (n *Node) describeTopicPartitions(_ context.Context, r *request, req *kmsg.
 	from := int32(0)
 	if c := req.Cursor; c != nil {
 		if c.Partition < 0 {
-			return nil, refuse(kerr.InvalidRequest, "the cursor's partition is negative")
+			for _, name := range names {
+				rt := kmsg.NewDescribeTopicPartitionsResponseTopic()
+				rt.Topic, rt.AuthorizedOperations, rt.ErrorCode = &name, noOperations, r.note(kerr.InvalidRequest.Code)
+				resp.Topics = append(resp.Topics, rt)
+			}
+			return resp, nil
 		}
 		at, found := slices.BinarySearchFunc(names, c.Topic, strings.Compare)
 		names = names[at:]

@@ -47,6 +47,8 @@ func errorCode(err error) (code int16, message *string) {
 	switch {
 	case errors.As(err, &own):
 		code, text = own.code, own.message
+	case errors.Is(err, storage.ErrClosed): // the topic is being deleted, or the node is closing
+		code, text = kerr.NotLeaderForPartition.Code, ""
 	case errors.As(err, &refused):
 		code = refused.Code
 	case errors.As(err, &known):

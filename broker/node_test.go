@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,10 +19,19 @@ import (
 // start runs a node until the test ends. Every change applies to its Config.
 func start(t testing.TB, changes ...func(*broker.Config)) *broker.Node {
 	t.Helper()
-	cfg := broker.Config{
-		Cluster: "test", NodeID: 1, Listen: "127.0.0.1:0", DataDir: t.TempDir(),
-		Settings: map[string]string{"group.initial.rebalance.delay.ms": "0"},
-	}
+	return startIn(t, t.TempDir(), changes...).node
+}
+
+// running is a node that a test stops itself.
+type running struct {
+	node *broker.Node
+	stop func()
+}
+
+// startIn runs a node in a directory, until stop or the end of the test.
+func startIn(t testing.TB, dir string, changes ...func(*broker.Config)) running {
+	t.Helper()
+	cfg := broker.Config{Cluster: "test", NodeID: 1, Listen: "127.0.0.1:0", DataDir: dir, Settings: map[string]string{}}
 	for _, change := range changes {
 		change(&cfg)
 	}
@@ -29,19 +39,18 @@ func start(t testing.TB, changes ...func(*broker.Config)) *broker.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
-	go func() { ran <- node.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ran; err != nil {
-			t.Errorf("run: %v", err)
-		}
+	go func() { ran <- node.Run(context.Background()) }()
+	stop := sync.OnceFunc(func() {
 		if err := node.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
+		if err := <-ran; err != nil {
+			t.Errorf("run: %v", err)
+		}
 	})
-	return node
+	t.Cleanup(stop)
+	return running{node, stop}
 }
 
 // setting changes one broker configuration.

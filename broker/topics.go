@@ -39,8 +39,8 @@ func (n *Node) leading(t *replica.Topic, partition int32) (*storage.Log, int32, 
 		return nil, 0, refuse(kerr.NotLeaderForPartition, "")
 	}
 	log := n.store.Log(t.Name, partition)
-	if log == nil { // its directory could not be made: the log of the process says why
-		return nil, 0, refuse(kerr.KafkaStorageError, "the partition has no log on this node")
+	if log == nil { // the topic is being deleted; or its directory could not be made, then the log of the process says why
+		return nil, 0, refuse(kerr.NotLeaderForPartition, "")
 	}
 	return log, p.LeaderEpoch, nil
 }
