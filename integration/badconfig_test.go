@@ -92,12 +92,12 @@ func TestRefusesToStart(t *testing.T) {
 		{"a data directory in use", func(t *testing.T, w *world, d *daemon) {
 			other := w.run("main", twoClusters)
 			d.http, d.config = w.addr("second-http"), filepath.Join(w.dir, "second.yaml")
-			d.configure(strings.NewReplacer("east", "east", `"west"`, `"second-west"`, `addr "east"`, `addr "second-east"`).Replace(twoClusters))
+			d.configure(strings.NewReplacer(`addr "west"`, `addr "second-west"`, `addr "east"`, `addr "second-east"`).Replace(twoClusters))
 			if !other.running() {
 				t.Fatal("the first daemon ended")
 			}
 		}, []string{"in use"}},
-		{"the data directory of another cluster", func(t *testing.T, w *world, d *daemon) {
+		{"the data directory of another cluster", func(t *testing.T, _ *world, d *daemon) {
 			d.start()
 			d.ready(readyWithin)
 			d.stop(20 * time.Second)

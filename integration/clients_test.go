@@ -50,10 +50,13 @@ func (w *world) create(cluster, topic string, partitions int32, configs ...strin
 		if err != nil {
 			return err
 		}
-		if got := len(topics[topic].Partitions); got != int(partitions) {
-			return fmt.Errorf("%d partitions, %v", got, topics[topic].Err)
+		if topics[topic].Err != nil {
+			return topics[topic].Err
 		}
-		return topics[topic].Err
+		if got := len(topics[topic].Partitions); got != int(partitions) {
+			return fmt.Errorf("%d partitions", got)
+		}
+		return nil
 	})
 }
 
