@@ -42,11 +42,15 @@ func (a *app) main(ctx context.Context, args []string) int {
 	if !a.running { // cobra's own complaints about flags and arguments
 		err = withCode(exitUsage, fmt.Errorf("%w\nsee `%s --help`", err, command.CommandPath()))
 	}
+	code := codeOf(ctx, err)
 	var shown *shownError
-	if !errors.As(err, &shown) {
+	switch {
+	case code == exitInterrupted:
+		fmt.Fprintln(a.err, "kmirror: stopped before it was done")
+	case !errors.As(err, &shown):
 		a.complain(err)
 	}
-	return codeOf(ctx, err)
+	return code
 }
 
 // complain writes an error for a person: the faults of a file as they are, the

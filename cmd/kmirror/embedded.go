@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -61,7 +62,10 @@ func (d *daemon) openNode(t *topology.Cluster, i int) (*broker.Node, error) {
 		cfg.Advertised = t.Embedded.Advertised[i]
 	}
 	node, err := broker.Open(cfg)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, explainListen("cluster "+t.Name, cfg.Listen, err)
+	case err != nil:
 		return nil, fmt.Errorf("cluster %s: %w", t.Name, err)
 	}
 	return node, nil

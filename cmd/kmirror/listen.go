@@ -25,7 +25,7 @@ func listen(ctx context.Context, key, address string) (net.Listener, error) {
 func explainListen(key, address string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return withCode(exitBusy, fmt.Errorf("%s: another process listens on %s already: stop it, or choose another port", key, address))
+		return withCode(exitBusy, fmt.Errorf("%s: another process listens on %s already: stop it (ss -ltnp shows it), or choose another port", key, address))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return withCode(exitUsage, fmt.Errorf("%s: %s is no address of this machine: listen on one that is, or on 0.0.0.0 for all", key, address))
 	case errors.Is(err, fs.ErrPermission):
