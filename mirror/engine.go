@@ -161,8 +161,8 @@ func (e *Engine) newFlow(cfg *topology.Flow, lease func() error, over <-chan str
 		cfg: cfg, source: source, target: target, log: log,
 		discovery: newDiscovery(cfg, source, target, log),
 		budget:    e.budget,
-		loader: newLoader(func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]loaded, error) {
-			return loadMap(ctx, target, mapPartition, keys)
+		loader: newLoader(func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error) {
+			return checkpoint.LoadPartitions(ctx, target, mapPartition, keys)
 		}),
 		producers: newProducers(target),
 		ledger:    checkpoint.NewLedgerWriter(target, log),
@@ -254,7 +254,7 @@ func (e *Engine) watchClusters(ctx context.Context) {
 			every := 100 * time.Millisecond
 			for {
 				ask, cancel := context.WithTimeout(ctx, 10*time.Second)
-				id, err := cluster.ID(ask)
+				id, err := clusterID(ask, cluster)
 				cancel()
 				if ctx.Err() != nil {
 					return

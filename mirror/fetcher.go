@@ -32,6 +32,7 @@ type fetching struct {
 	partition   int32
 	leaderEpoch int32
 	pausedUntil time.Time // after an error of this partition
+	settled     func()    // the lane may have dropped its last batches
 	fault       func(error)
 }
 
@@ -273,6 +274,7 @@ func (f *fetcher) lane(x asked, rp *kmsg.FetchResponseTopicPartition, s *slab) l
 	}
 	c, err := climb(rp.RecordBatches, x.offset, aborted, x.lane.limits())
 	steps, gate := x.lane.take(x.offset, c, s, end)
+	x.settled()
 	if err != nil {
 		x.fault(err)
 	}

@@ -75,13 +75,6 @@ func (f *flow) Run(ctx context.Context) {
 	f.ended = true
 	f.mu.Unlock()
 	f.release(nil)
-	select {
-	case <-f.over: // another may own the partitions by now: their map is his to write
-	default:
-		flush, cancel := context.WithTimeout(work, 5*time.Second)
-		f.report("offset map", f.recorder.Flush(flush))
-		cancel()
-	}
 	stop()
 	f.workers.Wait()
 }
@@ -137,6 +130,16 @@ func (f *flow) release(wanted map[partitionID]struct{}) {
 	}
 	for _, h := range leaving {
 		<-h.done
+	}
+	if len(leaving) == 0 {
+		return
+	}
+	select {
+	case <-f.over: // another may own the partitions by now
+	default: // the next owner reads what this one learned
+		flush, cancel := context.WithTimeout(f.work, 5*time.Second)
+		f.report("offset map", f.recorder.Flush(flush))
+		cancel()
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 // The pair is written after the anchor of the first epoch: a crash between the
 // two finds the old pair, and begins anew once more; the other way round, the
 // next life would take an older life's epoch start for its own.
-func incarnation(pair *topicPair, loaded loaded) (acquaintance, error) {
+func incarnation(pair *topicPair, loaded checkpoint.Loaded) (acquaintance, error) {
 	var last *checkpoint.TopicPair
 	for i := range loaded.Pairs {
 		if p := &loaded.Pairs[i]; last == nil || p.TimeMillis >= last.TimeMillis {

@@ -56,6 +56,7 @@ type lane struct {
 	gates        uint64 // gates given out
 	opened       uint64 // gates opened: the ledger is written up to here
 	acked        int64  // all source offsets below are in the target, or dropped
+	told         int64  // what settled returned last
 	targetEnd    int64  // after the last acknowledged record; -1 unknown
 	probing      bool   // one request in flight until the first acknowledgement (KAFKA-14359)
 	rewinding    bool   // an error was answered: nothing is sent until all in flight is resolved
@@ -355,6 +356,19 @@ func (l *lane) abandon() {
 		l.queue[i].slab.drop()
 	}
 	l.queue, l.flying, l.bytes = nil, 0, 0
+}
+
+// settled returns the source offset below which everything is dealt with, if
+// that is news and lies beyond the last record in the target: nothing is queued
+// and what came last was dropped.
+func (l *lane) settled() (source int64, news bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) > 0 || l.acked <= l.nextSource || l.acked <= l.told {
+		return 0, false
+	}
+	l.told = l.acked
+	return l.told, true
 }
 
 // idle says whether nothing is in flight.

@@ -8,18 +8,11 @@ import (
 	"kmirror/checkpoint"
 )
 
-// loaded is what the map topic holds about one partition.
-type loaded struct {
-	Ledger *checkpoint.Ledger
-	Runs   *checkpoint.Runs
-	Pairs  []checkpoint.TopicPair // of the topic, of any incarnation
-}
-
 // loader reads ledgers and maps. Requests that wait for the same partition of
 // the map topic share one read, which begins after all of them were made: what
 // a former owner wrote before it let go is in it.
 type loader struct {
-	load func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]loaded, error)
+	load func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error)
 
 	mu      sync.Mutex               // guards the fields below
 	waiting map[int32][]*loadRequest // by map partition
@@ -28,18 +21,18 @@ type loader struct {
 
 type loadRequest struct {
 	key    checkpoint.Key
-	result loaded
+	result checkpoint.Loaded
 	err    error
 	done   chan struct{}
 }
 
-func newLoader(load func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]loaded, error)) *loader {
+func newLoader(load func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error)) *loader {
 	return &loader{load: load, waiting: map[int32][]*loadRequest{}, busy: map[int32]bool{}}
 }
 
 // get reads what is known about key. Whoever comes first to an idle map
 // partition reads for all who wait.
-func (l *loader) get(ctx context.Context, key checkpoint.Key) (loaded, error) {
+func (l *loader) get(ctx context.Context, key checkpoint.Key) (checkpoint.Loaded, error) {
 	r := &loadRequest{key: key, done: make(chan struct{})}
 	at := key.MapPartition()
 	l.mu.Lock()
@@ -54,7 +47,7 @@ func (l *loader) get(ctx context.Context, key checkpoint.Key) (loaded, error) {
 	case <-r.done:
 		return r.result, r.err
 	case <-ctx.Done():
-		return loaded{}, ctx.Err()
+		return checkpoint.Loaded{}, ctx.Err()
 	}
 }
 

@@ -181,7 +181,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 }
 
 // position reads the target, compares the seam, and says where to go on.
-func (t *tenure) position(ctx context.Context, pair *topicPair, loaded loaded, known acquaintance) (origin, error) {
+func (t *tenure) position(ctx context.Context, pair *topicPair, loaded checkpoint.Loaded, known acquaintance) (origin, error) {
 	f, topic, p := t.flow, t.id.Topic, t.id.Partition
 	st, err := stand(ctx, f.target, pair.targetName, p, loaded.Ledger, loaded.Runs)
 	if err != nil {
@@ -275,7 +275,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 		acked: func(runs []checkpoint.Run, foreign, base int64) { t.acked(l, runs, foreign, base) },
 	}
 	in := func(leader, epoch int32) *fetching {
-		return &fetching{lane: l, topic: t.id.Topic, id: pair.source.ID, partition: t.id.Partition, leaderEpoch: epoch, fault: t.fault}
+		return &fetching{lane: l, topic: t.id.Topic, id: pair.source.ID, partition: t.id.Partition, leaderEpoch: epoch, settled: func() { t.settled(l) }, fault: t.fault}
 	}
 	fetcher, appender := f.fetcher(source.Leader), f.appender(target.Leader)
 	appender.add(out)
@@ -353,8 +353,12 @@ func (t *tenure) drain(l *lane) bool {
 // acked records what an acknowledgement taught. It runs on the appender's goroutine.
 func (t *tenure) acked(l *lane, runs []checkpoint.Run, foreign, base int64) {
 	for _, run := range runs {
-		t.flow.recorder.Acked(l.key, run)
+		if err := t.flow.recorder.Acked(l.key, run); err != nil {
+			t.fault(&doubtError{"an acknowledgement does not fit the offset map: " + err.Error()})
+			return
+		}
 	}
+	t.settled(l)
 	if foreign == 0 {
 		return
 	}
@@ -370,6 +374,18 @@ func (t *tenure) acked(l *lane, runs []checkpoint.Run, foreign, base int64) {
 	}
 	if news && t.flow.cfg.Naming == topology.Prefixed {
 		t.log.Warn("something else writes to the target topic", slog.Int64("target_offset", base-foreign), slog.Int64("up_to", base))
+	}
+}
+
+// settled tells the map that what follows the last record was dropped, so that
+// a group that stands behind it is in step.
+func (t *tenure) settled(l *lane) {
+	source, news := l.settled()
+	if !news {
+		return
+	}
+	if err := t.flow.recorder.Passed(l.key, source); err != nil {
+		t.fault(&doubtError{"the offset map: " + err.Error()})
 	}
 }
 
