@@ -211,6 +211,13 @@ func (s Settings) resolve(d *Definition) (string, Source) {
 			return syn.scaled(v), source
 		}
 	}
+	if d.Default == "" {
+		for _, syn := range d.Synonyms {
+			if other := find(brokerTable(), syn.Name); other != nil && other.Default != "" {
+				return syn.scaled(other.Default), FromDefault
+			}
+		}
+	}
 	return d.Default, FromDefault
 }
 

@@ -55,8 +55,8 @@ func BrokerConfigs() []Definition {
 			}
 			d := t
 			d.Name, d.Synonyms, d.Dynamic = syn.Name, nil, true
-			if i == 0 {
-				d.Synonyms = t.Synonyms[1:]
+			if i == 0 && len(t.Synonyms) > 1 { // log.retention.ms stands for what log.retention.hours says
+				d.Synonyms, d.Default = t.Synonyms[1:], ""
 			}
 			table = append(table, d)
 		}
