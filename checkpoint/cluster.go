@@ -97,18 +97,28 @@ type retry struct {
 	failed int
 }
 
+// failure notes an error and waits, longer every time.
 func (r *retry) failure(ctx context.Context, err error) {
-	if r.failed == 0 {
-		r.log.Warn(r.what, slog.Any("error", err))
-	}
 	pause := min(5*time.Second, 100*time.Millisecond<<min(r.failed, 10))
-	r.failed++
+	r.note(err)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+}
+
+// note logs the first failure of a row and the end of the row.
+func (r *retry) note(err error) {
+	if err == nil {
+		r.success()
+		return
+	}
+	if r.failed == 0 {
+		r.log.Warn(r.what, slog.Any("error", err))
+	}
+	r.failed++
 }
 
 func (r *retry) success() {
