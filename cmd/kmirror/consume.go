@@ -29,7 +29,8 @@ func (a *app) consumeCommand() *cobra.Command {
 		Short: "Print the records of a topic",
 		Long: `Prints the records of a topic from the beginning and goes on with new ones until
 ctrl-c, unless --count or --until-end say when to stop. Records of open or aborted
-transactions are not shown. On a terminal, control characters in records are escaped.
+transactions are not shown. A topic that a flow will mirror here is waited for, up to
+--timeout. On a terminal, control characters in records are escaped.
 
 With --group it is a member of that consumer group: it begins where the group
 stands (or at --from where the group never was), and what was printed is committed.
@@ -95,11 +96,16 @@ func (a *app) consume(ctx context.Context, clusterName, topicName string, o cons
 	if err != nil {
 		return err
 	}
-	_, cluster, metadata, err := a.connectByName(ctx, clusterName)
+	cfg, cluster, metadata, err := a.connectByName(ctx, clusterName)
 	if err != nil {
 		return err
 	}
 	defer cluster.Close()
+	if _, from := mirroredAs(cfg, clusterName, topicName); metadata.Topics[topicName] == nil && len(from) > 0 && !o.untilEnd {
+		if metadata, err = a.awaitMirror(ctx, cluster, topicName, from[0]); err != nil {
+			return err
+		}
+	}
 	topic, err := findTopic(metadata, clusterName, topicName)
 	if err != nil {
 		return err
@@ -124,6 +130,33 @@ func (a *app) consume(ctx context.Context, clusterName, topicName string, o cons
 		err = nil // ctrl-c is how one ends a command that goes on for ever
 	}
 	return errors.Join(err, writer.flush())
+}
+
+// awaitMirror waits, for as long as a cluster may take to answer, for a topic
+// that a flow is about to create: a new topic appears at the target within seconds.
+func (a *app) awaitMirror(ctx context.Context, cluster *remote, topic, source string) (*kafka.Metadata, error) {
+	if a.errTerminal {
+		fmt.Fprintf(a.err, "waiting for %s to be mirrored from %s\n", topic, source)
+	}
+	deadline := time.After(a.timeout)
+	for {
+		metadata, err := cluster.Metadata(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			return nil, unreachable(ctx, cluster.topology, err)
+		case metadata.Topics[topic] != nil && metadata.Topics[topic].Err == nil:
+			return metadata, nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			return metadata, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (c *consuming) choosePartitions() error {

@@ -107,7 +107,7 @@ func (a *app) translateGroup(ctx context.Context, from, to, name string) error {
 	defer b.close()
 	source, err := b.remote(ctx, from)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; where its groups were put in %s so far, `%s` shows", err, to, a.command("groups", to))
 	}
 	offsets, err := groupOffsets(ctx, source, name)
 	if err != nil {

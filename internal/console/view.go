@@ -250,7 +250,7 @@ func groupTone(state string) string {
 	switch state {
 	case "in-step":
 		return toneGood
-	case "error", "ahead":
+	case "error":
 		return toneWarn
 	default:
 		return toneCalm
