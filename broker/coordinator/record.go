@@ -112,8 +112,8 @@ func (g *Group) metadataKey() []byte {
 	return k.AppendTo(nil)
 }
 
-// entryOf is what a record of __consumer_offsets says. One of commit and
-// metadata is meant: commit if tp.topic is set. Both nil: a tombstone.
+// entryOf is what a record of __consumer_offsets says: of an offset (isOffset,
+// tp, commit) or of a group (metadata). A nil commit or metadata is a tombstone.
 type entryOf struct {
 	group    string
 	isOffset bool
