@@ -223,3 +223,19 @@ func (l *modelLog) abortedFrom(offset int64) (list []abortedTxn) {
 	}
 	return list
 }
+
+// legacyMessage is one message of format 0 or 1, uncompressed.
+func legacyMessage(magic int8, offset int64, key, value string) []byte {
+	body := []byte{byte(magic), 0}
+	if magic == 1 {
+		body = binary.BigEndian.AppendUint64(body, 1000)
+	}
+	for _, s := range []string{key, value} {
+		body = binary.BigEndian.AppendUint32(body, uint32(len(s)))
+		body = append(body, s...)
+	}
+	out := binary.BigEndian.AppendUint64(nil, uint64(offset))
+	out = binary.BigEndian.AppendUint32(out, uint32(4+len(body)))
+	out = binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(body))
+	return append(out, body...)
+}
