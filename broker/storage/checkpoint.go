@@ -21,14 +21,6 @@ const (
 	partitionFile     = "partition.metadata"
 )
 
-// Partition names one log.
-type Partition struct {
-	Topic string
-	ID    int32
-}
-
-func (p Partition) String() string { return fmt.Sprintf("%s-%d", p.Topic, p.ID) }
-
 // encodeOffsets writes an offset checkpoint: version 0, count, and a line
 // "topic partition offset" for each.
 func encodeOffsets(offsets map[Partition]int64) []byte {

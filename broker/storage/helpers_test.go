@@ -86,7 +86,13 @@ func values(timestamp int64, values ...string) []wire.Record {
 	return records
 }
 
-func batchOf(t testing.TB, o wire.BatchOptions, records ...wire.Record) wire.Batch {
+// fatal is what testing.T and rapid.T share.
+type fatal interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+func batchOf(t fatal, o wire.BatchOptions, records ...wire.Record) wire.Batch {
 	t.Helper()
 	b, err := wire.EncodeBatch(nil, records, o)
 	if err != nil {
@@ -251,3 +257,5 @@ func fixCRC(b wire.Batch) wire.Batch {
 	binary.BigEndian.PutUint32(b[17:], crcOf(b))
 	return b
 }
+
+func plainOptions() wire.BatchOptions { return wire.Plain(wire.CodecNone) }

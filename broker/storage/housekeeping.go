@@ -56,13 +56,24 @@ func (s *Store) wantCheckpoint() {
 	}
 }
 
-// checkpoint writes how far each log is on disk and where it starts.
-func (s *Store) checkpoint() error {
+// checkpoint writes how far each log is on disk and where it starts. A recovery
+// point that is too low costs time after a crash; one that is too high would
+// hide damage, so that it is made durable before a log that was cut goes on.
+func (s *Store) checkpoint() (err error) {
+	s.pointMu.Lock()
+	defer s.pointMu.Unlock()
+	if s.stale.Swap(false) { // before the look at the logs
+		defer func() {
+			if err != nil {
+				s.stale.Store(true)
+			}
+		}()
+	}
 	points := make(map[Partition]int64)
 	for _, l := range s.Logs() {
 		points[l.name] = l.synced.Load()
 	}
-	if err := writeFile(s.o.FS, filepath.Join(s.o.Dir, recoveryPointFile), encodeOffsets(points), false); err != nil {
+	if err := writeFile(s.o.FS, filepath.Join(s.o.Dir, recoveryPointFile), encodeOffsets(points), true); err != nil {
 		return err
 	}
 	s.startsMoved.Add(1)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,10 +47,8 @@ func TestAppendAndRead(t *testing.T) {
 
 func TestReadHonoursItsBounds(t *testing.T) {
 	_, l := newLog(t, func(o *storage.Options, c *storage.LogConfig) { o.Fsync = storage.FsyncNever; c.SegmentBytes = 4000 })
-	var ends []int64
 	for i := range 100 {
-		r := mustAppend(t, l, plain(t, now, fmt.Sprint(i), "x"))
-		ends = append(ends, r.LastOffset+1)
+		mustAppend(t, l, plain(t, now, fmt.Sprint(i), "x"))
 	}
 	if l.Segments() < 2 {
 		t.Fatal("want several segments")
@@ -91,7 +90,6 @@ func TestReadHonoursItsBounds(t *testing.T) {
 		t.Errorf("a batch larger than the limit, wanted whole: %+v, %v", slice, err)
 	}
 	slice.Release()
-	_ = ends
 }
 
 func TestReopenInOrder(t *testing.T) {
@@ -233,5 +231,173 @@ func TestDeletedTopicComesBackEmpty(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(s.Dir(), "orders-0", "partition.metadata")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNameIsReused deletes a partition whose checkpoints are high and makes one
+// of the same name, which must not inherit them.
+func TestNameIsReused(t *testing.T) {
+	s, l := newLog(t, nil)
+	for i := range 10 {
+		mustAppend(t, l, plain(t, now, fmt.Sprint(i)))
+	}
+	mustSync(t, l)
+	if err := l.DeleteBefore(8); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = reopen(t, s.Dir())
+	defer s.Close()
+	if err := s.Delete("orders", 0); err != nil {
+		t.Fatal(err)
+	}
+	other := [16]byte{9}
+	l, err := s.Create("orders", other, 0, storage.DefaultLogConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, plain(t, now, "new"))
+	mustSync(t, l)
+	s2, l2 := reopen(t, copyDir(t, s.Dir()))
+	defer s2.Close()
+	if got := readAll(t, l2, l2.Start()); !cmp.Equal(got, []string{"new"}) || l2.Start() != 0 {
+		t.Errorf("read %q from %d", got, l2.Start())
+	}
+}
+
+// TestManyPartitions keeps few files open and few indexes in memory.
+func TestManyPartitions(t *testing.T) {
+	o := storage.Options{Dir: filepath.Join(t.TempDir(), "data"), NodeID: 1, Fsync: storage.FsyncNever, OpenFiles: 8, IndexBytes: 2000, Now: clockAt(now)}
+	s := mustOpen(t, o)
+	cfg := storage.DefaultLogConfig()
+	cfg.SegmentBytes, cfg.IndexIntervalBytes = 1000, 50
+	const partitions, batches = 50, 40
+	open := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("no /proc: ", err)
+		}
+		return len(entries)
+	}
+	before := open()
+	for round := range 2 {
+		stop := run(t, s)
+		for i := range batches {
+			for p := range int32(partitions) {
+				l, err := s.Create("orders", topicID, p, cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustAppend(t, l, plain(t, now, fmt.Sprint(round*batches+i)))
+			}
+		}
+		for p := range int32(partitions) {
+			if got := readAll(t, s.Log("orders", p), 0); len(got) != (round+1)*batches {
+				t.Fatalf("partition %d: %d records", p, len(got))
+			}
+		}
+		stop()
+		if n := open() - before; n > 20 {
+			t.Errorf("%d more files are open", n)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, o)
+	}
+}
+
+// TestReadersAndWriters runs appends, reads, waits, retention and deletion at
+// once; the race detector looks on.
+func TestReadersAndWriters(t *testing.T) {
+	f := newFaultFS()
+	f.lazy = true
+	s, l := newLog(t, func(o *storage.Options, c *storage.LogConfig) {
+		o.FS, o.OpenFiles, o.IndexBytes = f, 2, 500
+		c.SegmentBytes, c.IndexIntervalBytes, c.RetentionBytes, c.FileDeleteDelay = 2000, 100, 6000, 0
+	})
+	stop := run(t, s)
+	var wait sync.WaitGroup
+	done := make(chan struct{})
+	for p := range 3 {
+		wait.Go(func() {
+			for i := range 300 {
+				r, err := l.Append(numbered(t, int64(p), 0, int32(i), 1), 0, storage.AppendOptions{FromClient: true})
+				if err == nil && i%10 == 0 {
+					err = l.WaitDurable(t.Context(), r.LastOffset)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			w := storage.NewWaiter()
+			l.Watch(w)
+			defer l.Unwatch(w)
+			offset := int64(0)
+			for {
+				slice, err := l.Read(offset, 700, true, l.HighWatermark())
+				if codeOf(err) == kerr.OffsetOutOfRange.Code {
+					offset = l.Start()
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				content, err := slice.Bytes(nil)
+				slice.Release()
+				if err != nil {
+					t.Error(err)
+				}
+				for len(content) > 0 {
+					b, rest, err := wire.NextBatch(content)
+					if err != nil {
+						break // cut at the limit
+					}
+					if err := b.CheckCRC(); err != nil || b.LastOffset() < offset {
+						t.Errorf("at %d: %d, %v", offset, b.LastOffset(), err)
+						return
+					}
+					offset, content = b.LastOffset()+1, rest
+				}
+				if offset == l.HighWatermark() {
+					select {
+					case <-w.C:
+					case <-done:
+						return
+					}
+				}
+			}
+		})
+	}
+	readers.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				s.Expire()
+				_, _, _, _ = l.OffsetForTime(now)
+				_, _, _, _ = l.MaxTimestamp()
+				_ = l.DeleteBefore(l.Start() + 1)
+				_ = l.Producers()
+				_ = l.Size()
+			}
+		}
+	})
+	wait.Wait()
+	mustSync(t, l)
+	close(done)
+	readers.Wait()
+	stop()
+	if l.End() != 900 {
+		t.Errorf("end %d", l.End())
 	}
 }

@@ -134,19 +134,21 @@ func (s *Store) listPartition(dir string) (files partitionFiles, err error) {
 	return files, nil
 }
 
+// loadID reads the topic id. Without a good one it stays zero, and the next
+// Create of the partition gives it one.
 func (l *Log) loadID() error {
 	content, err := os.ReadFile(filepath.Join(l.dir, partitionFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	id, err := decodePartition(content)
-	if err != nil {
-		return fmt.Errorf("%s: %w", filepath.Join(l.dir, partitionFile), err)
+	if err == nil {
+		var id [16]byte
+		if id, err = decodePartition(content); err == nil {
+			l.id.Store(&id)
+			return nil
+		}
 	}
-	l.id.Store(&id)
+	l.logger().Warn("the topic id is unknown", "file", filepath.Join(l.dir, partitionFile), "error", err.Error())
 	return nil
 }
 
@@ -446,25 +448,26 @@ func (l *Log) recallRecent(offset int64) error {
 	return nil
 }
 
-// tailStart is the offset of a batch about tailBytes before the end, within the
-// last segment or at the beginning of the one before.
+// tailStart is the offset of a batch about tailBytes before the end.
 func (l *Log) tailStart() int64 {
 	segments := *l.segments.Load()
-	last := segments[len(segments)-1]
-	if size := last.size.Load(); size > tailBytes {
-		if x := last.index.Load(); x != nil {
-			entries := x.all()
-			i, _ := slices.BinarySearchFunc(entries, size-tailBytes, func(e indexEntry, pos int64) int { return int(int64(e.pos) - pos) })
-			if i < len(entries) {
-				return last.base + int64(entries[i].rel)
-			}
+	i, room := len(segments)-1, int64(tailBytes)
+	for i > 0 && room >= segments[i].size.Load()+segments[i-1].size.Load() {
+		room -= segments[i].size.Load()
+		i--
+	}
+	seg := segments[i]
+	size, x := seg.size.Load(), seg.index.Load()
+	if size <= room || x == nil {
+		return seg.base
+	}
+	// Within the last segment, which alone is larger than that.
+	for _, e := range x.all() {
+		if int64(e.pos) >= size-room {
+			return seg.base + int64(e.rel)
 		}
-		return last.base
 	}
-	if n := len(segments); n > 1 && segments[n-2].size.Load() <= tailBytes {
-		return segments[n-2].base
-	}
-	return last.base
+	return seg.base
 }
 
 // eachBatch hands the headers of all batches from the one that holds offset on

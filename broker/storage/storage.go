@@ -18,9 +18,10 @@
 //
 // It knows neither network nor requests, and of the cluster only names and ids.
 //
-// Lock order: Log.flushMu, Log.mu, segment.mu, then the leaves (clock.mu,
-// segment.timeMu, Log.watchMu, Store.dirtyMu). Log.mu is held over the write of
-// an append, which is what serialises a partition.
+// Lock order: Store.flushMu, Log.flushMu, Log.mu, Store.mu, segment.mu, then the
+// leaves (clock.mu, segment.timeMu, Log.watchMu, Store.dirtyMu, Store.roundMu,
+// trash.mu); Store.pointMu before Store.startMu before Store.mu. Log.mu is held
+// over the write of an append, which is what serialises a partition.
 package storage
 
 import (

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,6 +43,8 @@ type Store struct {
 	roundDone chan struct{}
 
 	checkpointDue chan struct{} // capacity 1
+	stale         atomic.Bool   // the checkpoints name partitions that are no more
+	pointMu       sync.Mutex    // one write of the recovery points at a time
 	startMu       sync.Mutex    // one write of the log starts at a time
 	startsMoved   atomic.Int64
 	startsSaved   int64 // guarded by startMu: the count of moves that are durable
@@ -126,11 +126,24 @@ func (s *Store) Create(topic string, id [16]byte, partition int32, cfg LogConfig
 		return nil, err
 	}
 	s.mu.Lock()
+	for s.stale.Load() {
+		s.mu.Unlock()
+		if err := s.checkpoint(); err != nil {
+			return nil, storageError(err, "create %s: forget the checkpoints of deleted partitions", name)
+		}
+		s.mu.Lock()
+	}
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, storageError(ErrClosed, "create %s", name)
 	}
 	if l := s.logs[name]; l != nil {
+		if l.TopicID() == ([16]byte{}) && id != ([16]byte{}) {
+			if err := writeFile(s.o.FS, filepath.Join(l.dir, partitionFile), encodePartition(id), true); err != nil {
+				return nil, storageError(err, "write the topic id of %s", name)
+			}
+			l.id.Store(&id)
+		}
 		if l.TopicID() != id {
 			return nil, storageError(nil, "create %s: its directory belongs to topic id %s, not %s", name, EncodeID(l.TopicID()), EncodeID(id))
 		}
@@ -179,77 +192,6 @@ func (s *Store) newLog(name Partition, dir string) *Log {
 	l.epochs.Store(&epochs{})
 	l.SetConfig(DefaultLogConfig())
 	return l
-}
-
-// check refuses names that cannot be a directory of ours.
-func (p Partition) check() error {
-	legal := p.Topic != "" && len(p.Topic) <= 249 && p.Topic != "." && p.Topic != ".." && p.ID >= 0
-	for _, c := range []byte(p.Topic) {
-		legal = legal && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-')
-	}
-	if !legal {
-		return fmt.Errorf("partition %d of topic %q: not a legal name", p.ID, p.Topic)
-	}
-	return nil
-}
-
-// parsePartition reads the name of a partition's directory.
-func parsePartition(dir string) (Partition, bool) {
-	i := strings.LastIndexByte(dir, '-')
-	if i <= 0 {
-		return Partition{}, false
-	}
-	id, err := strconv.ParseInt(dir[i+1:], 10, 32)
-	p := Partition{dir[:i], int32(id)}
-	return p, err == nil && p.check() == nil && p.String() == dir
-}
-
-// Delete takes a partition away at once and removes its files in the
-// background. Readers that hold a Slice keep it. Deleting what is not there is
-// no error.
-func (s *Store) Delete(topic string, partition int32) error {
-	name := Partition{topic, partition}
-	s.mu.Lock()
-	l := s.logs[name]
-	if l == nil {
-		s.mu.Unlock()
-		return nil
-	}
-	unique := fmt.Sprintf(".%x-delete", NewID())
-	renamed := filepath.Join(s.o.Dir, name.String()[:min(len(name.String()), 255-len(unique))]+unique)
-	if err := s.o.FS.Rename(l.dir, renamed); err != nil {
-		s.mu.Unlock()
-		return storageError(err, "delete %s", name)
-	}
-	delete(s.logs, name)
-	s.mu.Unlock()
-	l.shut(storageError(ErrClosed, "%s was deleted", name))
-	l.mu.Lock()
-	for _, seg := range *l.segments.Load() {
-		seg.abandon()
-	}
-	l.mu.Unlock()
-	s.trash.add(renamed, s.o.Now().Add(l.Config().FileDeleteDelay))
-	if err := s.o.FS.SyncDir(s.o.Dir); err != nil {
-		return storageError(err, "delete %s", name)
-	}
-	return nil
-}
-
-// shut makes the log refuse everything with the error given, and lets go of
-// what it holds.
-func (l *Log) shut(err *Error) {
-	l.broken.CompareAndSwap(nil, err)
-	l.flushMu.Lock()
-	l.mu.Lock()
-	for _, h := range l.pending {
-		h.release()
-	}
-	l.pending, l.active.pending = nil, false
-	l.mu.Unlock()
-	l.flushMu.Unlock()
-	l.wake()
-	l.store.nextRound()
 }
 
 // Run flushes, checkpoints and applies retention until ctx ends. Without it
@@ -327,78 +269,4 @@ func (l *Log) close() error {
 	}
 	l.wake()
 	return err
-}
-
-// load opens every partition's directory and clears away what is half done.
-func (s *Store) load() error {
-	entries, err := os.ReadDir(s.o.Dir)
-	if err != nil {
-		return accessError(s.o.Dir, "cannot be read", err)
-	}
-	marker := filepath.Join(s.o.Dir, cleanShutdownFile)
-	_, err = os.Stat(marker)
-	clean := err == nil
-	points := s.readOffsets(recoveryPointFile)
-	starts := s.readOffsets(logStartFile)
-	if clean {
-		// From here on a crash is a crash, whatever happens in between.
-		if err := s.o.FS.Remove(marker); err != nil {
-			return accessError(s.o.Dir, "cannot be written", err)
-		}
-		if err := s.o.FS.SyncDir(s.o.Dir); err != nil {
-			return accessError(s.o.Dir, "cannot be written", err)
-		}
-	}
-	var g errgroup.Group
-	g.SetLimit(flushers)
-	for _, entry := range entries {
-		if !entry.IsDir() {
-			continue
-		}
-		dir := filepath.Join(s.o.Dir, entry.Name())
-		if strings.HasSuffix(entry.Name(), "-delete") {
-			s.trash.add(dir, s.o.Now())
-			continue
-		}
-		name, ok := parsePartition(entry.Name())
-		if !ok {
-			s.o.Logger.Warn("ignoring a directory that is no partition", "dir", dir)
-			continue
-		}
-		g.Go(func() error {
-			l, err := s.loadLog(name, dir, loadFacts{clean: clean, point: points[name], start: starts[name]})
-			if err != nil {
-				return fmt.Errorf("load %s: %w", name, err)
-			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.logs[name] = l
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		if errors.Is(err, fs.ErrPermission) || isFull(err) {
-			return accessError(s.o.Dir, "cannot be opened", err)
-		}
-		return &DirError{Dir: s.o.Dir, Problem: "cannot be opened", Remedy: "repair or remove that partition's directory", Err: err}
-	}
-	return nil
-}
-
-// readOffsets reads a checkpoint of all logs. What cannot be read counts as
-// zero, which costs time and is safe.
-func (s *Store) readOffsets(name string) map[Partition]int64 {
-	content, err := os.ReadFile(filepath.Join(s.o.Dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var offsets map[Partition]int64
-	if err == nil {
-		offsets, err = decodeOffsets(content)
-	}
-	if err != nil {
-		s.o.Logger.Warn("ignoring a damaged checkpoint", "file", name, "error", err.Error())
-		return nil
-	}
-	return offsets
 }

@@ -13,6 +13,21 @@ import (
 // records that were never below the high watermark of a cluster; an offset at
 // or above End changes nothing.
 func (l *Log) Truncate(offset int64) error {
+	if offset >= l.End() {
+		return nil
+	}
+	if err := l.cutTo(offset); err != nil {
+		return err
+	}
+	if err := l.store.checkpoint(); err != nil {
+		e := storageError(err, "truncate %s at %d: save the recovery point", l.name, offset)
+		l.breakDown(e)
+		return e
+	}
+	return nil
+}
+
+func (l *Log) cutTo(offset int64) error {
 	l.flushMu.Lock()
 	defer l.flushMu.Unlock()
 	l.mu.Lock()
