@@ -39,7 +39,7 @@ func (g *Group) prepareRebalance(now time.Time) {
 	case g.initial && delay > 0:
 		g.joinAt = now.Add(delay)
 		g.initialLeft = max(g.rebalanceTimeout()-delay, 0)
-	case g.initial, g.allJoined():
+	case g.initial, g.allJoined(), len(g.members) == 0: // those that were only promised an id are not waited for
 		g.completeJoin(now)
 	default:
 		g.joinAt = now.Add(g.rebalanceTimeout())
