@@ -7,14 +7,14 @@ import (
 )
 
 // backoff is how long to wait before a thing is tried again: 100 ms, doubled up
-// to 5 s, each time with jitter so that many instances do not come at once.
+// to 2 s, each time with jitter so that many instances do not come at once.
 type backoff struct{ tries int }
 
 func (b *backoff) reset() { b.tries = 0 }
 
 // sleep waits, and reports false if ctx ended first.
 func (b *backoff) sleep(ctx context.Context) bool {
-	wait := min(100*time.Millisecond<<min(b.tries, 10), 5*time.Second)
+	wait := min(100*time.Millisecond<<min(b.tries, 10), 2*time.Second)
 	b.tries++
 	return sleep(ctx, jitter(wait))
 }

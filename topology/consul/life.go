@@ -57,8 +57,6 @@ func (c *Client) Join(ctx context.Context, info []byte, live func(ctx context.Co
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case l.over.Err() != nil:
-			c.log.Warn("the membership is lost, joining again", slog.String("life", l.id), slog.Any("error", context.Cause(l.over)))
 		case errors.Is(err, ErrLost):
 			c.log.Warn("the membership is lost, joining again", slog.String("life", l.id), slog.Any("error", err))
 		default:
@@ -178,7 +176,8 @@ func (c *Client) extend(l *life, sent time.Time) {
 	l.deadline.Store(&deadline)
 }
 
-// run runs live for a life, keeps the life up meanwhile, and gives it back.
+// run runs live for a life, keeps the life up meanwhile, and gives it back. It
+// returns what live returned, or why the life ended before it did.
 func (c *Client) run(ctx context.Context, l *life, live func(ctx context.Context, id string, deadline func() time.Time) error) error {
 	// Not derived from ctx: while live ends in order, the life goes on.
 	keep, stop := context.WithCancel(l.over)
@@ -195,6 +194,9 @@ func (c *Client) run(ctx context.Context, l *life, live func(ctx context.Context
 	die(nil)
 	stop()
 	keepers.Wait()
+	if lost := context.Cause(l.over); lost != nil {
+		err = lost
+	}
 
 	c.mu.Lock()
 	delete(c.lives, l.id)

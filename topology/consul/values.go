@@ -55,10 +55,13 @@ var errTorn = errors.New("the value was replaced while it was read")
 // errFormat says that a value cannot be read, now or later.
 var errFormat = errors.New("not a value that this version reads")
 
+// ErrTooLarge says that a value is longer than [MaxValue], or does not compress enough.
+var ErrTooLarge = errors.New("the value is too large")
+
 // pack returns what to write at the key, and the pieces to write before it.
 func pack(value []byte) (head []byte, pieces [][]byte, version string, err error) {
 	if len(value) > MaxValue {
-		return nil, nil, "", fmt.Errorf("a value of %d bytes is longer than %d", len(value), MaxValue)
+		return nil, nil, "", fmt.Errorf("%w: %d bytes, %d at most", ErrTooLarge, len(value), MaxValue)
 	}
 	if len(value) < compressFrom {
 		return append([]byte{formPlain}, value...), nil, "", nil
@@ -78,7 +81,7 @@ func pack(value []byte) (head []byte, pieces [][]byte, version string, err error
 	packed := b.Bytes()[1:]
 	pieces = slices.Collect(slices.Chunk(packed, pieceSize))
 	if len(pieces) > maxPieces {
-		return nil, nil, "", fmt.Errorf("a value of %d bytes, %d compressed, needs more than %d pieces", len(value), len(packed), maxPieces)
+		return nil, nil, "", fmt.Errorf("%w: %d bytes are %d compressed, %d at most", ErrTooLarge, len(value), len(packed), maxPieces*pieceSize)
 	}
 	head = make([]byte, 1+versionSize, headSize)
 	head[0] = formPieces

@@ -58,14 +58,14 @@ func following(index, next uint64) uint64 {
 	return next
 }
 
-// insist repeats a call until it succeeds, is refused or lost, or ctx ends.
+// insist repeats a call until it succeeds, can never succeed, or ctx ends.
 func (c *Client) insist(ctx context.Context, what string, call func() error) error {
 	var retry backoff
 	for {
 		err := call()
 		var refused *refusedError
 		switch {
-		case err == nil, errors.As(err, &refused), errors.Is(err, ErrLost), errors.Is(err, ErrFenced):
+		case err == nil, errors.As(err, &refused), errors.Is(err, ErrLost), errors.Is(err, ErrTooLarge):
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
