@@ -51,7 +51,7 @@ func recall(rec wire.Record, c Checkpoint) memory {
 		}
 		var m memory
 		if flags&memoryIntends != 0 {
-			m.intend(here)
+			m.intended, m.intends = here, true
 		}
 		if flags&memoryStands != 0 {
 			m.standing, m.stands = position{up: r.int64(), down: r.int64()}, true

@@ -50,6 +50,8 @@ type memory struct {
 // the newer.
 func (m memory) match(target int64) (p position, mine bool) {
 	switch {
+	case target < 0:
+		return position{}, false
 	case m.intends && m.intended.down == target:
 		return m.intended, true
 	case m.stands && m.standing.down == target:
@@ -74,8 +76,15 @@ func (m memory) lowest() (target int64, ok bool) {
 // settle notes what is known to stand now.
 func (m *memory) settle(p position) { *m = memory{standing: p, stands: true} }
 
-// intend notes a commit that is about to be tried.
-func (m *memory) intend(p position) { m.intended, m.intends = p, true }
+// intend notes a commit that is about to be tried while the target stands at
+// an offset (-1: nowhere). If it fails, that is what we left. An offset that
+// somebody else committed is kept without a source offset: the source never
+// went back behind it.
+func (m *memory) intend(p position, target int64) {
+	standing, _ := m.match(target)
+	standing.down = target
+	*m = memory{standing: standing, stands: target >= 0, intended: p, intends: true}
+}
 
 // view is what a judgement rests on, for one partition of a group.
 type view struct {

@@ -393,7 +393,7 @@ func (s *Syncer) judgeAll(now time.Time) (records []wire.Record, written []*grou
 				continue
 			}
 			if commit {
-				p.ours.intend(here)
+				p.ours.intend(here, p.target)
 				commits = append(commits, dueCommit{group: name, at: at, part: p, to: here, here: committed{here.down, p.source.metadata}})
 			}
 			rec := EncodeCheckpoint(Checkpoint{Group: name, Topic: p.targetTopic, Partition: at.partition, Upstream: here.up, Downstream: here.down, Metadata: p.source.metadata})
