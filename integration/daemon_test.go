@@ -49,8 +49,11 @@ flows:
 var builtDir atomic.Value
 
 // build makes the binary once for all tests of this process, with the race
-// detector if the tests have it too.
+// detector if the tests have it too. KMIRROR_BINARY names one that is there.
 var build = sync.OnceValues(func() (string, error) {
+	if binary := os.Getenv("KMIRROR_BINARY"); binary != "" {
+		return binary, nil
+	}
 	dir, err := os.MkdirTemp("", "kmirror-integration-")
 	if err != nil {
 		return "", err

@@ -17,5 +17,6 @@
 //	KMIRROR_ROUNDS  rounds of the crash stories, default 3
 //	KMIRROR_CI      1: a missing part fails instead of skipping
 //	KMIRROR_CACHE   where the parts are, default ~/.cache/kmirror
+//	KMIRROR_BINARY  a kmirror to test instead of building one
 //	KMIRROR_KEEP    a directory that receives pictures and the logs of failed tests
 package integration_test
