@@ -11,7 +11,7 @@ import (
 //
 // Behavior: this node coordinates every group. Asking creates
 // __consumer_offsets when it is missing. Transactional ids are refused with
-// UNSUPPORTED_VERSION, which clients take as final; share groups with
+// TRANSACTIONAL_ID_AUTHORIZATION_FAILED (see InitProducerId), share groups with
 // INVALID_REQUEST.
 //
 // Version notes:
@@ -27,7 +27,7 @@ const (
 
 func (n *Node) findCoordinator(ctx context.Context, r *request, req *kmsg.FindCoordinatorRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrFindCoordinatorResponse()
-	err := n.coordinates(ctx, req.CoordinatorType)
+	err := n.coordinates(ctx, r, req.CoordinatorType)
 	if r.Version < 4 {
 		resp.NodeID, resp.Host, resp.Port = n.id, n.host, n.port
 		if err != nil {
@@ -49,13 +49,13 @@ func (n *Node) findCoordinator(ctx context.Context, r *request, req *kmsg.FindCo
 }
 
 // coordinates reports why this node does not coordinate keys of a type.
-func (n *Node) coordinates(ctx context.Context, keyType int8) error {
+func (n *Node) coordinates(ctx context.Context, r *request, keyType int8) error {
 	switch keyType {
 	case coordinatorOfGroup:
 		_, err := n.ensureInternal(ctx, offsetsTopic)
 		return err
 	case coordinatorOfTransaction:
-		return refuse(kerr.UnsupportedVersion, "this cluster has no transactions")
+		return n.noTransactions(r)
 	}
 	return refuse(kerr.InvalidRequest, "this cluster has no share groups")
 }

@@ -11,8 +11,8 @@ import (
 //
 // Behavior: hands out producer ids to idempotent producers, epoch 0 each. An
 // empty transactional id is INVALID_REQUEST, as in Kafka; any other is refused
-// with UNSUPPORTED_VERSION, which clients take as final: this cluster has no
-// transactions.
+// with TRANSACTIONAL_ID_AUTHORIZATION_FAILED: this cluster has no transactions,
+// and that is the one code that every client takes as final.
 //
 // Version notes:
 //   - v2: flexible
@@ -26,7 +26,7 @@ func (n *Node) initProducerID(ctx context.Context, r *request, req *kmsg.InitPro
 		resp.ErrorCode = r.note(kerr.InvalidRequest.Code)
 		return resp, nil
 	case req.TransactionalID != nil:
-		resp.ErrorCode = r.note(kerr.UnsupportedVersion.Code)
+		resp.ErrorCode = r.fail(n.noTransactions(r))
 		return resp, nil
 	}
 	id, err := n.nextProducerID(ctx)
@@ -36,4 +36,11 @@ func (n *Node) initProducerID(ctx context.Context, r *request, req *kmsg.InitPro
 	}
 	resp.ProducerID, resp.ProducerEpoch = id, 0
 	return resp, nil
+}
+
+// noTransactions refuses a transactional id, and says so in the log because the
+// code alone would mislead.
+func (n *Node) noTransactions(r *request) error {
+	n.complaints.log(n.logger, "a producer asked for transactions, which this cluster does not have", r.conn.remote, nil)
+	return refuse(kerr.TransactionalIDAuthorizationFailed, "this cluster has no transactions")
 }

@@ -215,8 +215,12 @@ func (n *Node) Run(ctx context.Context) error {
 	defer cancel()
 	n.mu.Lock()
 	if n.closed || n.ran != nil {
+		closed := n.closed
 		n.mu.Unlock()
-		return errors.New("run node: it is closed or has run before")
+		if closed {
+			return nil
+		}
+		return errors.New("run node: it runs already")
 	}
 	n.cancel, n.ran = cancel, make(chan struct{})
 	defer close(n.ran)

@@ -297,7 +297,7 @@ func (e *frameError) Error() string {
 	return fmt.Sprintf("request of %d bytes is larger than socket.request.max.bytes (%d)", e.size, e.limit)
 }
 
-// complaints logs at most one line per second about broken connections and
+// complaints logs at most one line per second about what clients do wrong and
 // counts the rest, so that a stranger with a fuzzer cannot fill the log.
 type complaints struct {
 	mu         sync.Mutex // guards the fields below
@@ -305,7 +305,7 @@ type complaints struct {
 	suppressed int
 }
 
-func (l *complaints) log(logger *slog.Logger, remote string, err error) {
+func (l *complaints) log(logger *slog.Logger, message, remote string, err error) {
 	l.mu.Lock()
 	now := time.Now()
 	if now.Sub(l.last) < time.Second {
@@ -316,5 +316,12 @@ func (l *complaints) log(logger *slog.Logger, remote string, err error) {
 	suppressed := l.suppressed
 	l.last, l.suppressed = now, 0
 	l.mu.Unlock()
-	logger.Warn("closed a client connection", slog.String("client", remote), slog.Any("error", err), slog.Int("not_logged_before", suppressed))
+	attrs := []any{slog.String("client", remote)}
+	if err != nil {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	if suppressed > 0 {
+		attrs = append(attrs, slog.Int("not_logged_before", suppressed))
+	}
+	logger.Warn(message, attrs...)
 }

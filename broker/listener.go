@@ -83,14 +83,14 @@ func (n *Node) accept(ctx context.Context) error {
 		c := &conn{node: n, net: nc, in: bufio.NewReaderSize(nc, readBuffer), remote: nc.RemoteAddr().String()}
 		if !n.admit(c) {
 			n.metrics.refused.Inc()
-			n.complaints.log(n.logger, c.remote, fmt.Errorf("%d connections are open, which is max.connections", n.limits.Connections))
+			n.complaints.log(n.logger, "refused a client connection", c.remote, fmt.Errorf("%d connections are open, which is max.connections", n.limits.Connections))
 			nc.Close()
 			continue
 		}
 		serving.Go(func() {
 			defer n.dismiss(c)
 			if err := n.serveConn(ctx, hard, c); err != nil && !errors.Is(err, errClose) && ctx.Err() == nil && !goneAway(err) {
-				n.complaints.log(n.logger, c.remote, err)
+				n.complaints.log(n.logger, "closed a client connection", c.remote, err)
 			}
 		})
 	}

@@ -169,11 +169,11 @@ func TestTransactionalIDsAreRefused(t *testing.T) {
 	req := kmsg.NewPtrInitProducerIDRequest()
 	id := "tx"
 	req.TransactionalID = &id
-	wantCode(t, "init", ask[*kmsg.InitProducerIDResponse](c, 4, req).ErrorCode, kerr.UnsupportedVersion)
+	wantCode(t, "init", ask[*kmsg.InitProducerIDResponse](c, 4, req).ErrorCode, kerr.TransactionalIDAuthorizationFailed)
 	id = ""
 	wantCode(t, "init with an empty id", ask[*kmsg.InitProducerIDResponse](c, 4, req).ErrorCode, kerr.InvalidRequest)
 	find := kmsg.NewPtrFindCoordinatorRequest()
 	find.CoordinatorKey, find.CoordinatorKeys, find.CoordinatorType = "tx", []string{"tx"}, 1
-	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 3, find).ErrorCode, kerr.UnsupportedVersion)
-	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 6, find).Coordinators[0].ErrorCode, kerr.UnsupportedVersion)
+	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 3, find).ErrorCode, kerr.TransactionalIDAuthorizationFailed)
+	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 6, find).Coordinators[0].ErrorCode, kerr.TransactionalIDAuthorizationFailed)
 }
