@@ -29,8 +29,7 @@ func (e *UnreachableError) Error() string {
 	parts := make([]string, 0, len(e.Tried))
 	for _, a := range e.Tried {
 		cause := a.Err
-		var conn *wire.ConnError
-		if errors.As(cause, &conn) && conn.Addr == a.Addr {
+		if conn, ok := cause.(*wire.ConnError); ok { //nolint:errorlint // only where nothing else is said around it
 			cause = conn.Err // the address is said already
 		}
 		parts = append(parts, fmt.Sprintf("%s (%v)", a.Addr, cause))

@@ -22,7 +22,6 @@ func (c *Cluster) Sarama() (*sarama.Config, error) {
 	config.Net.ReadTimeout = c.options.RequestTimeout
 	config.Net.WriteTimeout = c.options.RequestTimeout
 	config.Metadata.AllowAutoTopicCreation = false
-	config.Metadata.Full = false
 	config.Metadata.Retry.Max = 2
 	config.Producer.RequiredAcks = sarama.WaitForAll
 	config.Producer.Return.Successes = true
