@@ -3,7 +3,9 @@ package storage
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -202,7 +204,7 @@ func (l *Log) roll() error {
 		if h, err := old.acquire(); err == nil {
 			l.pending = append(l.pending, h)
 		} else {
-			l.logger().Warn("cannot open a segment to sync it", "error", err.Error())
+			l.logger().Warn("cannot open a segment to sync it", slog.String("error", err.Error()))
 		}
 	}
 	old.pending = false
@@ -210,7 +212,7 @@ func (l *Log) roll() error {
 	l.saveSnapshot(end)
 	l.dirMoved = true
 	segments := *l.segments.Load()
-	l.publish(append(segments[:len(segments):len(segments)], fresh))
+	l.publish(append(slices.Clip(segments), fresh))
 	l.end.set(end, end, 0)
 	if l.store.o.Fsync != FsyncBatch {
 		l.high.set(end, end, 0)
@@ -237,7 +239,7 @@ func (l *Log) seal(s *segment) {
 // restart reads more of the log, no harm beyond that.
 func (l *Log) saveSnapshot(offset int64) {
 	if err := writeFile(l.store.o.FS, l.snapshotPath(offset), encodeSnapshot(l.producers), false); err != nil {
-		l.logger().Warn("cannot save a producer snapshot", "offset", offset, "error", err.Error())
+		l.logger().Warn("cannot save a producer snapshot", slog.Int64("offset", offset), slog.String("error", err.Error()))
 	}
 }
 

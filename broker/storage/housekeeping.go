@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -11,6 +12,10 @@ import (
 // expiryInterval is how often silent producers are forgotten, Kafka's
 // producer.id.expiration.check.interval.ms.
 const expiryInterval = 10 * time.Minute
+
+// checkpointDelay is how long a roll waits for others before the checkpoints are
+// written.
+const checkpointDelay = time.Second
 
 // keepHouse checkpoints, expires and deletes until ctx ends. Its faults are
 // logged: they cost time after a crash, or disk, never records.
@@ -23,6 +28,7 @@ func (s *Store) keepHouse(ctx context.Context) error {
 	defer expiry.Stop()
 	trash := time.NewTicker(10 * time.Second)
 	defer trash.Stop()
+	var soon <-chan time.Time // set while a checkpoint was asked for
 	s.trash.empty(s.o, false) // what an earlier life left
 	for {
 		select {
@@ -31,6 +37,11 @@ func (s *Store) keepHouse(ctx context.Context) error {
 		case <-checkpoints.C:
 			s.logged("write checkpoints", s.checkpoint())
 		case <-s.checkpointDue:
+			if soon == nil {
+				soon = time.After(checkpointDelay) // many logs roll at about the same time
+			}
+		case <-soon:
+			soon = nil
 			s.logged("write checkpoints", s.checkpoint())
 		case <-retention.C:
 			s.Expire()
@@ -44,7 +55,7 @@ func (s *Store) keepHouse(ctx context.Context) error {
 
 func (s *Store) logged(what string, err error) {
 	if err != nil {
-		s.o.Logger.Warn("housekeeping fails", "task", what, "error", err.Error())
+		s.o.Logger.Warn("housekeeping fails", slog.String("task", what), slog.String("error", err.Error()))
 	}
 }
 
@@ -63,6 +74,7 @@ func (s *Store) checkpoint() (err error) {
 	s.pointMu.Lock()
 	defer s.pointMu.Unlock()
 	if s.stale.Swap(false) { // before the look at the logs
+		s.startsMoved.Add(1)
 		defer func() {
 			if err != nil {
 				s.stale.Store(true)
@@ -76,7 +88,6 @@ func (s *Store) checkpoint() (err error) {
 	if err := writeFile(s.o.FS, filepath.Join(s.o.Dir, recoveryPointFile), encodeOffsets(points), true); err != nil {
 		return err
 	}
-	s.startsMoved.Add(1)
 	return s.saveStarts()
 }
 
@@ -150,7 +161,7 @@ func (t *trash) empty(o Options, all bool) {
 	t.mu.Unlock()
 	for _, item := range due {
 		if err := os.RemoveAll(item.path); err != nil {
-			o.Logger.Warn("cannot remove a deleted file", "path", item.path, "error", err.Error())
+			o.Logger.Warn("cannot remove a deleted file", slog.String("path", item.path), slog.String("error", err.Error()))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +45,7 @@ func (s *Store) load() error {
 		}
 		name, ok := parsePartition(entry.Name())
 		if !ok {
-			s.o.Logger.Warn("ignoring a directory that is no partition", "dir", dir)
+			s.o.Logger.Warn("ignoring a directory that is no partition", slog.String("dir", dir))
 			continue
 		}
 		g.Go(func() error {
@@ -93,7 +94,7 @@ func (s *Store) readOffsets(name string) map[Partition]int64 {
 		offsets, err = decodeOffsets(content)
 	}
 	if err != nil {
-		s.o.Logger.Warn("ignoring a damaged checkpoint", "file", name, "error", err.Error())
+		s.o.Logger.Warn("ignoring a damaged checkpoint", slog.String("file", name), slog.String("error", err.Error()))
 		return nil
 	}
 	return offsets

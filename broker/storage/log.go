@@ -156,14 +156,14 @@ func (l *Log) Producers() []ProducerInfo {
 // breakDown makes the log read-only for the cause given. The first cause stays.
 func (l *Log) breakDown(err *Error) {
 	if l.broken.CompareAndSwap(nil, err) {
-		l.logger().Error("log is read-only until restart", "error", err.Error())
+		l.logger().Error("log is read-only until restart", slog.String("error", err.Error()))
 		l.store.nextRound()
 	}
 	l.wake()
 }
 
 func (l *Log) logger() *slog.Logger {
-	return l.store.o.Logger.With("topic", l.name.Topic, "partition", l.name.ID)
+	return l.store.o.Logger.With(slog.String("topic", l.name.Topic), slog.Int("partition", int(l.name.ID)))
 }
 
 // publish makes segments the log's; mu is held.

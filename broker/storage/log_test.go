@@ -93,7 +93,7 @@ func TestReadHonoursItsBounds(t *testing.T) {
 }
 
 func TestReopenInOrder(t *testing.T) {
-	s, l := newLog(t, func(o *storage.Options, c *storage.LogConfig) { c.SegmentBytes = 1000 })
+	s, l := newLog(t, func(_ *storage.Options, c *storage.LogConfig) { c.SegmentBytes = 1000 })
 	want := []string{}
 	for i := range 50 {
 		mustAppend(t, l, plain(t, now+int64(i), fmt.Sprint(i)))

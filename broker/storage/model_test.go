@@ -237,8 +237,6 @@ func (m *machine) crash(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var base int64
-	fmt.Sscanf(filepath.Base(file), "%d", &base)
 	safe := m.safeBytes(content)
 	if safe < len(content) {
 		at := rapid.IntRange(safe, len(content)-1).Draw(t, "at")

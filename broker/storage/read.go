@@ -29,8 +29,7 @@ func (l *Log) Read(offset int64, maxBytes int, minOne bool, upTo int64) (Slice, 
 		if err == nil {
 			return slice, nil
 		}
-		var refusal *Error
-		if errors.As(err, &refusal) {
+		if refusal, ok := errors.AsType[*Error](err); ok {
 			return Slice{}, refusal
 		}
 		if e := l.broken.Load(); e != nil {

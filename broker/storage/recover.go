@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,7 +68,7 @@ func (s *Store) loadLog(name Partition, dir string, facts loadFacts) (*Log, erro
 		return nil, err
 	}
 	if facts.start > r.end { // the log was cut below its start
-		l.logger().Warn("the log ends below its start and begins anew", "end", r.end, "start", facts.start)
+		l.logger().Warn("the log ends below its start and begins anew", slog.Int64("end", r.end), slog.Int64("start", facts.start))
 		for _, seg := range r.segments {
 			if err := removeSegmentFiles(s.o.FS, seg); err != nil {
 				return nil, err
@@ -148,7 +149,7 @@ func (l *Log) loadID() error {
 			return nil
 		}
 	}
-	l.logger().Warn("the topic id is unknown", "file", filepath.Join(l.dir, partitionFile), "error", err.Error())
+	l.logger().Warn("the topic id is unknown", slog.String("file", filepath.Join(l.dir, partitionFile)), slog.String("error", err.Error()))
 	return nil
 }
 
@@ -161,7 +162,7 @@ func (l *Log) loadEpochs() (es epochs, known bool) {
 	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			l.logger().Warn("rebuilding the leader epochs", "error", err.Error())
+			l.logger().Warn("rebuilding the leader epochs", slog.String("error", err.Error()))
 		}
 		return nil, false
 	}
@@ -185,7 +186,7 @@ func (r *recovery) run(facts loadFacts) error {
 		if ok || err != nil {
 			return err
 		}
-		r.log.logger().Warn("the log was closed in order, but its end is damaged", "segment", r.segments[last].path(logSuffix))
+		r.log.logger().Warn("the log was closed in order, but its end is damaged", slog.Any("segment", r.segments[last].path(logSuffix)))
 	} else {
 		for first > 0 && r.segments[first].base > facts.point {
 			first--
@@ -237,7 +238,7 @@ func (r *recovery) trustActive(seg *segment) (ok bool, err error) {
 		times, err = decodeTimes(content)
 	}
 	if err != nil {
-		return false, nil //nolint:nilerr // the caller verifies instead
+		return false, nil // the caller verifies instead
 	}
 	w := &walker{buf: make([]byte, walkBytes)}
 	w.reset(h.file, size)
@@ -259,7 +260,7 @@ func (r *recovery) trustActive(seg *segment) (ok bool, err error) {
 	})
 	n := len(times)
 	if err != nil || n == 0 && largest >= 0 || n > 0 && (largest > times[n-1].timestamp || seg.base+int64(times[n-1].rel) >= r.end) {
-		return false, nil //nolint:nilerr // the caller verifies instead
+		return false, nil // the caller verifies instead
 	}
 	if header, err := w.header(0); err == nil {
 		seg.firstTime = header.MaxTimestamp()
@@ -299,8 +300,7 @@ func (r *recovery) verifySegment(seg *segment, active bool) (whole bool, err err
 		return false, fault
 	}
 	if good < size {
-		r.log.logger().Warn("cutting the log at its first bad batch", "segment", seg.path(logSuffix),
-			"position", good, "bytes_cut", size-good, "end", r.end, "reason", fault.Error())
+		r.log.logger().Warn("cutting the log at its first bad batch", slog.String("segment", seg.path(logSuffix)), slog.Int64("position", good), slog.Int64("bytes_cut", size-good), slog.Int64("end", r.end), slog.String("reason", fault.Error()))
 		if err := h.file.Truncate(good); err != nil {
 			return false, err
 		}
@@ -352,7 +352,7 @@ func (r *recovery) follows(seg *segment, h wire.Batch) error {
 // removeFrom deletes the segments from i on; the one before becomes active.
 func (r *recovery) removeFrom(i int, reason string) error {
 	for _, seg := range r.segments[i:] {
-		r.log.logger().Warn("removing a segment", "segment", seg.path(logSuffix), "bytes", seg.size.Load(), "reason", reason)
+		r.log.logger().Warn("removing a segment", slog.String("segment", seg.path(logSuffix)), slog.Int64("bytes", seg.size.Load()), slog.String("reason", reason))
 		if err := removeSegmentFiles(r.log.store.o.FS, seg); err != nil {
 			return err
 		}
@@ -410,7 +410,7 @@ func (l *Log) loadProducers(snapshots []int64) error {
 			l.producers, err = decodeSnapshot(content, now)
 		}
 		if err != nil {
-			l.logger().Warn("ignoring a producer snapshot", "file", path, "error", err.Error())
+			l.logger().Warn("ignoring a producer snapshot", slog.String("file", path), slog.String("error", err.Error()))
 			l.producers = make(producers)
 			_ = l.store.o.FS.Remove(path) // or it is found bad again
 			continue

@@ -1,6 +1,9 @@
 package storage
 
 import (
+	"log/slog"
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
@@ -9,7 +12,7 @@ import (
 func (s *Store) Expire() {
 	for _, l := range s.Logs() {
 		if err := l.expire(); err != nil {
-			l.logger().Warn("retention fails", "error", err.Error())
+			l.logger().Warn("retention fails", slog.String("error", err.Error()))
 		}
 	}
 }
@@ -95,7 +98,7 @@ func (l *Log) dropOldest(n int) error {
 	dropped, kept := segments[:n], segments[n:]
 	start := max(l.start.Load(), kept[0].base)
 	l.start.Store(start) // before the files go: a reader without a file looks here
-	l.publish(kept[:len(kept):len(kept)])
+	l.publish(slices.Clip(kept))
 	l.removeSegments(dropped)
 	l.wake()
 	if es := (*l.epochs.Load()).from(start); len(es) > 0 && len(*l.epochs.Load()) > 0 && es[0] != (*l.epochs.Load())[0] {
@@ -115,7 +118,7 @@ func (l *Log) removeSegments(segments []*segment) {
 			if err := l.store.o.FS.Rename(path, path+deletedSuffix); err == nil {
 				l.store.trash.add(path+deletedSuffix, due)
 			} else if suffix == logSuffix {
-				l.logger().Warn("cannot set a segment aside", "path", path, "error", err.Error())
+				l.logger().Warn("cannot set a segment aside", slog.String("path", path), slog.String("error", err.Error()))
 			}
 		}
 	}
@@ -138,7 +141,7 @@ func (l *Log) DeleteBefore(offset int64) error {
 		return storageError(err, "save the log start of %s", l.name)
 	}
 	if err := l.expire(); err != nil {
-		l.logger().Warn("retention fails", "error", err.Error())
+		l.logger().Warn("retention fails", slog.String("error", err.Error()))
 	}
 	return nil
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -134,7 +136,7 @@ func (s *segment) loadOffsets(file io.ReaderAt) (x *sparseIndex, fresh bool, err
 		if buildErr != nil {
 			return nil, false, buildErr
 		}
-		s.store.o.Logger.Warn("rebuilt a segment's indexes", "segment", s.path(logSuffix), "reason", err.Error())
+		s.store.o.Logger.Warn("rebuilt a segment's indexes", slog.String("segment", s.path(logSuffix)), slog.String("reason", err.Error()))
 		entries = built
 	}
 	x = newSparseIndex(entries)
@@ -170,7 +172,7 @@ func (s *segment) writeIndexes(offsets []indexEntry, times []timeEntry) {
 	fsys := s.store.o.FS
 	for suffix, content := range map[string][]byte{indexSuffix: encodeIndex(offsets), timesSuffix: encodeTimes(times)} {
 		if err := writeFile(fsys, s.path(suffix), content, false); err != nil {
-			s.store.o.Logger.Warn("cannot save an index; it will be rebuilt", "file", s.path(suffix), "error", err.Error())
+			s.store.o.Logger.Warn("cannot save an index; it will be rebuilt", slog.String("file", s.path(suffix)), slog.String("error", err.Error()))
 		}
 	}
 }
@@ -215,7 +217,7 @@ func (s *segment) timeIndex() (times []timeEntry, maxTime int64, maxRel uint32, 
 	s.timeMu.Lock()
 	if s.timesRead {
 		defer s.timeMu.Unlock()
-		return s.times[:len(s.times):len(s.times)], s.maxTime, s.maxRel, nil
+		return slices.Clip(s.times), s.maxTime, s.maxRel, nil
 	}
 	s.timeMu.Unlock()
 
@@ -292,7 +294,7 @@ func (s *segment) distrustIndex(file io.ReaderAt, x *sparseIndex) error {
 	if err != nil {
 		return err
 	}
-	s.store.o.Logger.Warn("replaced an index that does not fit its segment", "segment", s.path(logSuffix))
+	s.store.o.Logger.Warn("replaced an index that does not fit its segment", slog.String("segment", s.path(logSuffix)))
 	fresh := newSparseIndex(entries)
 	fresh.of = s
 	s.index.Store(fresh)

@@ -77,8 +77,8 @@ func (s *Slice) Bytes(dst []byte) ([]byte, error) {
 // copyBytes is the buffer with which a Slice is copied where the kernel cannot.
 const copyBytes = 128 << 10
 
-// WriteTo writes the whole Slice to w, by sendfile when w is a TCP or Unix
-// connection and the system knows how.
+// WriteTo writes the whole Slice to w, by sendfile when w is a TCP connection
+// and the system knows how.
 func (s *Slice) WriteTo(w io.Writer) (written int64, err error) {
 	if s.Len == 0 {
 		return 0, nil

@@ -75,6 +75,7 @@ func Open(o Options) (*Store, error) {
 		roundDone:     make(chan struct{}),
 		checkpointDue: make(chan struct{}, 1),
 	}
+	s.startsMoved.Store(1) // the file is not there yet, or names what was
 	if s.meta, err = openMeta(o); err == nil {
 		err = s.load()
 	}
@@ -222,6 +223,7 @@ func (s *Store) Close() error {
 			faults = append(faults, err)
 		}
 	}
+	s.nextRound() // nobody will move the high watermark any more
 	faults = append(faults, s.checkpoint())
 	s.trash.empty(s.o, true)
 	err := errors.Join(faults...)
@@ -258,7 +260,7 @@ func (l *Log) close() error {
 	defer l.mu.Unlock()
 	if err == nil {
 		l.active.timeMu.Lock()
-		times := appendTime(l.active.times[:len(l.active.times):len(l.active.times)], l.active.maxTime, l.active.maxRel)
+		times := appendTime(slices.Clip(l.active.times), l.active.maxTime, l.active.maxRel)
 		l.active.timeMu.Unlock()
 		l.active.writeIndexes(l.active.index.Load().all(), times)
 		l.saveSnapshot(l.End())

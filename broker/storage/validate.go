@@ -116,8 +116,7 @@ func (l *Log) recompress(b wire.Batch, codec wire.Codec, o AppendOptions) (wire.
 }
 
 func (l *Log) recordsFault(err error) *Error {
-	var inflate *wire.InflateError
-	if errors.As(err, &inflate) {
+	if _, ok := errors.AsType[*wire.InflateError](err); ok {
 		return &Error{Code: kerr.MessageTooLarge.Code, Message: "batch for " + l.name.String(), Err: err}
 	}
 	return &Error{Code: kerr.InvalidRecord.Code, Message: "batch for " + l.name.String(), Err: err}

@@ -3,6 +3,7 @@ package storage_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func TestRefusedBatches(t *testing.T) {
 			_, err := l.Append(test.batch(), 0, storage.AppendOptions{FromClient: true})
 			wantCode(t, err, test.want)
 			var indexes []int32
-			if e, ok := err.(*storage.Error); ok {
+			if e, ok := errors.AsType[*storage.Error](err); ok {
 				for _, fault := range e.RecordErrors {
 					indexes = append(indexes, fault.Index)
 				}
