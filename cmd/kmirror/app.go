@@ -30,7 +30,7 @@ type app struct {
 
 // main runs one command line and returns the exit code.
 func (a *app) main(ctx context.Context, args []string) int {
-	root := a.root()
+	root := a.root() //nolint:contextcheck // the commands get their context from ExecuteContextC
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out)

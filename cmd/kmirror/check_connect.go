@@ -26,7 +26,7 @@ func (a *app) checkClusters(ctx context.Context, cfg *topology.Config, result *c
 		wait.Go(func() {
 			cluster, metadata, err := a.connect(ctx, t)
 			if err == nil {
-				defer cluster.Close()
+				defer cluster.close()
 			}
 			mu.Lock()
 			defer mu.Unlock()

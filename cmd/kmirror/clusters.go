@@ -45,6 +45,9 @@ type remote struct {
 	topology *topology.Cluster
 }
 
+// close gives the connections back.
+func (r *remote) close() { _ = r.Close() } // its error is always nil
+
 // connect opens a cluster and proves that it answers.
 func (a *app) connect(ctx context.Context, t *topology.Cluster) (*remote, *kafka.Metadata, error) {
 	cluster, err := kafka.New(t, kafka.Options{ClientID: "kmirror-cli"})

@@ -93,7 +93,7 @@ func TestProduceFromFileToOnePartition(t *testing.T) {
 		want(t, exitFailure, "line 3 has no key separator", "2 records")
 	o := kmirror(t, "", "consume", "east", "orders", "-e", "-o", "json", "-c", path).want(t, exitOK)
 	var got []recordJSON
-	for _, line := range strings.Split(strings.TrimSpace(o.out), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(o.out), "\n") {
 		var r recordJSON
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			t.Fatal(err)
@@ -158,7 +158,7 @@ func TestConsumeEndsCleanlyWhenToldTo(t *testing.T) {
 	path, _, _ := twoClusters(t)
 	kmirror(t, "one\n", "produce", "east", "orders", "-c", path).want(t, exitOK)
 	for _, more := range [][]string{nil, {"-g", "g"}} {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		o := kmirrorUntil(ctx, t, "", append([]string{"consume", "east", "orders", "-c", path}, more...)...)
 		cancel()
 		if o.out != "one\n" || o.code == exitFailure {

@@ -100,7 +100,7 @@ func (a *app) consume(ctx context.Context, clusterName, topicName string, o cons
 	if err != nil {
 		return err
 	}
-	defer cluster.Close()
+	defer cluster.close()
 	if _, from := mirroredAs(cfg, clusterName, topicName); metadata.Topics[topicName] == nil && len(from) > 0 && !o.untilEnd {
 		if metadata, err = a.awaitMirror(ctx, cluster, topicName, from[0]); err != nil {
 			return err

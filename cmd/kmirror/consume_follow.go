@@ -20,7 +20,7 @@ func (c *consuming) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := c.cluster.saramaFor(consumer)
+	cfg, err := c.cluster.saramaFor(consumer) //nolint:contextcheck // sarama dials later, with contexts of its own
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 // followAsMember prints as a member of a group. What was printed is committed,
 // no less and, when it stops in order, no more.
 func (c *consuming) followAsMember(ctx context.Context) error {
-	cfg, err := c.cluster.saramaFor(func(s *sarama.Config) {
+	cfg, err := c.cluster.saramaFor(func(s *sarama.Config) { //nolint:contextcheck // sarama dials later, with contexts of its own
 		consumer(s)
 		s.Consumer.Offsets.Initial = sarama.OffsetOldest
 		if c.from.kind == atLatest {
@@ -53,8 +53,7 @@ func (c *consuming) followAsMember(ctx context.Context) error {
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		var signal *signalError
-		if errors.As(cause, &signal) {
+		if _, ok := errors.AsType[*signalError](cause); ok {
 			return nil
 		}
 		return cause

@@ -54,20 +54,24 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if d.page, err = listen(ctx, "http", d.cfg.HTTP); err != nil {
 		return err
 	}
-	defer d.page.Close() // the console closes it when it stops; this is for a start that fails
+	defer func() { _ = d.page.Close() }() // the console closes it when it stops; this is for a start that fails
 	if err := replaceFile(d.data.join(consoleAddressFile), []byte(d.page.Addr().String()+"\n")); err != nil {
 		return err
 	}
 	d.registry = d.newRegistry()
 
-	parts := newSupervisor(ctx, d.logger)
-	clusters, err := d.openEmbedded()
+	parts := newSupervisor(d.logger)
+	clusters, err := d.openEmbedded() //nolint:contextcheck // opening is no long work; a node's life is its Run
 	if err != nil {
 		return err
 	}
 	for _, c := range clusters {
-		defer c.close()
-		parts.start("cluster "+c.name, brokerGrace, c.run)
+		defer func() {
+			if closeErr := c.close(); closeErr != nil && err == nil {
+				err = fmt.Errorf("close cluster %s: %w", c.name, closeErr)
+			}
+		}()
+		parts.start(ctx, "cluster "+c.name, brokerGrace, c.run)
 	}
 	// From here on something runs: every way out leads through parts.stop.
 	fail := func(err error) error { return parts.stop(err) }
@@ -76,7 +80,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 		if err != nil {
 			return fail(err)
 		}
-		parts.start("profiles", time.Second, func(ctx context.Context) error { return serveProfiles(ctx, profiles) })
+		parts.start(ctx, "profiles", time.Second, func(ctx context.Context) error { return serveProfiles(ctx, profiles) })
 	}
 	connections, err := d.connect()
 	defer func() {
@@ -95,7 +99,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return fail(err)
 	}
-	parts.start("http", consoleGrace, func(ctx context.Context) error { return window.Run(ctx, d.page) })
+	parts.start(ctx, "http", consoleGrace, func(ctx context.Context) error { return window.Run(ctx, d.page) })
 	who := &identities{cfg: d.cfg, clusters: connections, logger: d.logger, ids: map[string]string{}}
 	for _, c := range clusters {
 		who.ids[c.name] = c.nodes[0].ClusterID()
@@ -103,9 +107,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if _, err := who.ask(ctx, d.patience()); err != nil {
 		return fail(err)
 	}
-	parts.start("cluster ids", time.Second, who.watch)
-	parts.start("engine", engineGrace, engine.Run)
-	parts.start("greeting", time.Second, func(ctx context.Context) error { return d.greet(ctx, engine) })
+	parts.start(ctx, "cluster ids", time.Second, who.watch)
+	parts.start(ctx, "engine", engineGrace, engine.Run)
+	parts.start(ctx, "greeting", time.Second, func(ctx context.Context) error { return d.greet(ctx, engine) })
 	if err := parts.wait(ctx); err != nil {
 		return err
 	}

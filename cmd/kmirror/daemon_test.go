@@ -18,9 +18,9 @@ func TestPartsStopInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
 		ctx, cancel := context.WithCancelCause(t.Context())
-		s := newSupervisor(ctx, slog.New(slog.DiscardHandler))
+		s := newSupervisor(slog.New(slog.DiscardHandler))
 		for _, name := range []string{"clusters", "page", "engine"} {
-			s.start(name, time.Minute, func(ctx context.Context) error {
+			s.start(ctx, name, time.Minute, func(ctx context.Context) error {
 				<-ctx.Done()
 				time.Sleep(time.Second) // it takes a while to drain
 				order = append(order, name)
@@ -40,15 +40,15 @@ func TestPartsStopInTurn(t *testing.T) {
 
 func TestOnePartsEndIsTheEndOfAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSupervisor(t.Context(), slog.New(slog.DiscardHandler))
+		s := newSupervisor(slog.New(slog.DiscardHandler))
 		broken := errors.New("disk full")
 		stopped := false
-		s.start("clusters", time.Minute, func(ctx context.Context) error {
+		s.start(t.Context(), "clusters", time.Minute, func(ctx context.Context) error {
 			<-ctx.Done()
 			stopped = true
 			return nil
 		})
-		s.start("engine", time.Minute, func(context.Context) error { time.Sleep(time.Hour); return broken })
+		s.start(t.Context(), "engine", time.Minute, func(context.Context) error { time.Sleep(time.Hour); return broken })
 		if err := s.wait(t.Context()); !errors.Is(err, broken) || !stopped {
 			t.Errorf("wait = %v, clusters stopped: %v", err, stopped)
 		}
@@ -57,8 +57,8 @@ func TestOnePartsEndIsTheEndOfAll(t *testing.T) {
 
 func TestAPartThatEndsWithoutAWordIsAFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSupervisor(t.Context(), slog.New(slog.DiscardHandler))
-		s.start("page", time.Minute, func(context.Context) error { return nil })
+		s := newSupervisor(slog.New(slog.DiscardHandler))
+		s.start(t.Context(), "page", time.Minute, func(context.Context) error { return nil })
 		if err := s.wait(t.Context()); err == nil || !strings.Contains(err.Error(), "page ended by itself") {
 			t.Errorf("wait = %v", err)
 		}
@@ -68,9 +68,9 @@ func TestAPartThatEndsWithoutAWordIsAFault(t *testing.T) {
 func TestAPartThatHangsHoldsNobodyUpForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		s := newSupervisor(ctx, slog.New(slog.DiscardHandler))
+		s := newSupervisor(slog.New(slog.DiscardHandler))
 		release := make(chan struct{})
-		s.start("engine", 20*time.Second, func(context.Context) error { <-release; return nil })
+		s.start(ctx, "engine", 20*time.Second, func(context.Context) error { <-release; return nil })
 		cancel()
 		began := time.Now()
 		if err := s.wait(ctx); err != nil || time.Since(began) != 20*time.Second {
@@ -90,14 +90,12 @@ func TestDataDirectoryHasOneOwner(t *testing.T) {
 	if err == nil || codeOf(t.Context(), err) != exitBusy || !strings.Contains(err.Error(), "process ") || !strings.Contains(err.Error(), "data_dir of its own") {
 		t.Errorf("the second owner gets %v", err)
 	}
-	if err := first.close(); err != nil {
-		t.Fatal(err)
-	}
+	first.close()
 	again, err := openDataDir(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = again.close()
+	again.close()
 }
 
 func TestDataDirectoryInTheWay(t *testing.T) {

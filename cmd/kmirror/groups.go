@@ -95,7 +95,7 @@ func (a *app) groupsOf(ctx context.Context, t *topology.Cluster, only string) ([
 	if err != nil {
 		return nil, err
 	}
-	defer cluster.Close()
+	defer cluster.close()
 	groups, err := a.readGroups(ctx, cluster, func(group string) bool { return only == "" || group == only })
 	if err != nil {
 		return nil, err

@@ -33,12 +33,12 @@ func (a *app) flowGroups(ctx context.Context, cfg *topology.Config, flow *topolo
 	if err != nil {
 		return err
 	}
-	defer source.Close()
+	defer source.close()
 	target, targetMeta, err := a.connect(ctx, cfg.Cluster(flow.To))
 	if err != nil {
 		return err
 	}
-	defer target.Close()
+	defer target.close()
 	wanted := func(group string) bool {
 		if only != "" {
 			return group == only

@@ -69,4 +69,4 @@ func (d *dataDir) join(parts ...string) string {
 }
 
 // close releases the lock.
-func (d *dataDir) close() error { return d.lock.Close() }
+func (d *dataDir) close() { _ = d.lock.Close() }

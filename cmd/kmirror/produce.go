@@ -112,16 +112,16 @@ func (a *app) produce(ctx context.Context, clusterName, topic string, o produceO
 	if err != nil {
 		return err
 	}
-	defer input.Close()
+	defer func() { _ = input.Close() }()
 	_, cluster, metadata, err := a.connectByName(ctx, clusterName)
 	if err != nil {
 		return err
 	}
-	defer cluster.Close()
+	defer cluster.close()
 	if err := o.checkPartition(metadata, clusterName, topic); err != nil {
 		return err
 	}
-	cfg, err := cluster.Sarama()
+	cfg, err := cluster.Sarama() //nolint:contextcheck // sarama dials later, with contexts of its own
 	if err != nil {
 		return withCode(exitUsage, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -12,7 +13,6 @@ import (
 // stopped in the opposite order, each before the next is told to stop: what was
 // started first is needed longest. A part that ends by itself ends them all.
 type supervisor struct {
-	base   context.Context //nolint:containedctx // the parts' lives begin here; the supervisor is the daemon's life
 	logger *slog.Logger
 	parts  []*part
 	ended  chan *part // every part, once it has ended
@@ -27,15 +27,14 @@ type part struct {
 	err    error
 }
 
-// newSupervisor makes a supervisor whose parts do not end with ctx, but when
-// they are stopped in turn.
-func newSupervisor(ctx context.Context, logger *slog.Logger) *supervisor {
-	return &supervisor{base: context.WithoutCancel(ctx), logger: logger, ended: make(chan *part, 64)}
+func newSupervisor(logger *slog.Logger) *supervisor {
+	return &supervisor{logger: logger, ended: make(chan *part, 64)}
 }
 
-// start runs a part at once.
-func (s *supervisor) start(name string, grace time.Duration, run func(ctx context.Context) error) {
-	ctx, cancel := context.WithCancel(s.base)
+// start runs a part at once. The part does not end with ctx, but when it is
+// stopped in its turn.
+func (s *supervisor) start(ctx context.Context, name string, grace time.Duration, run func(ctx context.Context) error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &part{name: name, grace: grace, cancel: cancel, done: make(chan struct{})}
 	s.parts = append(s.parts, p)
 	go func() {
@@ -67,8 +66,7 @@ func (s *supervisor) wait(ctx context.Context) error {
 
 // stop stops all parts, the last started first, and returns the first fault.
 func (s *supervisor) stop(first error) error {
-	for i := len(s.parts) - 1; i >= 0; i-- {
-		p := s.parts[i]
+	for _, p := range slices.Backward(s.parts) {
 		p.cancel()
 		select {
 		case <-p.done:

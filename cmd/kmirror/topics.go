@@ -94,7 +94,7 @@ func (a *app) topicsOf(ctx context.Context, cfg *topology.Config, t *topology.Cl
 	if err != nil {
 		return nil, err
 	}
-	defer cluster.Close()
+	defer cluster.close()
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(metadata.Topics)) {
 		if all || !metadata.Topics[name].Internal && !topology.InternalTopic(name, ".") {

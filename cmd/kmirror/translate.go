@@ -226,7 +226,7 @@ func (b *bridge) remote(ctx context.Context, name string) (*remote, error) {
 
 func (b *bridge) close() {
 	for _, cluster := range b.clusters {
-		_ = cluster.Close()
+		cluster.close()
 	}
 }
 

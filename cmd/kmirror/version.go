@@ -10,7 +10,7 @@ import (
 
 // version is set by the linker (-X main.version=...), see the Makefile; empty
 // in a plain go build, whose module version is used then.
-var version string //nolint:gochecknoglobals // only the linker writes it
+var version string
 
 // buildInfo is what `kmirror version` tells.
 type buildInfo struct {

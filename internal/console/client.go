@@ -116,13 +116,12 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		var asURL *url.Error
-		if errors.As(err, &asURL) {
+		if asURL, ok := errors.AsType[*url.Error](err); ok {
 			err = asURL.Err // the URL is in our own message already
 		}
 		return &UnreachableError{Address: c.base, Err: err}
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return &UnreachableError{Address: c.base, Err: err}

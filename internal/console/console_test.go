@@ -77,7 +77,13 @@ func serve(t *testing.T, e *engine) *httptest.Server {
 	return server
 }
 
-func get(t *testing.T, method, url string) (*http.Response, string) {
+// answered is an answer whose body was read.
+type answered struct {
+	StatusCode int
+	Header     http.Header
+}
+
+func get(t *testing.T, method, url string) (answered, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)
 	if err != nil {
@@ -92,7 +98,7 @@ func get(t *testing.T, method, url string) (*http.Response, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, string(body)
+	return answered{response.StatusCode, response.Header}, string(body)
 }
 
 func TestRoutes(t *testing.T) {

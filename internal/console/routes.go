@@ -25,7 +25,7 @@ func routes(o Options, page *page) http.Handler {
 		writeJSON(w, http.StatusOK, o.Engine.Status())
 	})
 	mux.HandleFunc("/api/v1/groups", func(w http.ResponseWriter, r *http.Request) { groups(w, r, o.Engine) })
-	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/api/", func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, http.StatusNotFound, "no such call; there are /api/v1/status and /api/v1/groups?flow=")
 	})
 	mux.Handle("/{$}", page)
