@@ -2,11 +2,12 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"kmirror/internal/wire"
 )
@@ -21,6 +22,8 @@ type Index struct {
 	ready   chan struct{}
 	loading atomic.Int32 // partitions of MapTopic not yet read to their end
 	skipped atomic.Int64
+
+	caughtUp [MapPartitions]func() // constant after NewIndex; each counts loading down once
 
 	mu     sync.RWMutex // guards the fields below
 	maps   map[Key]*Runs
@@ -41,6 +44,13 @@ type incarnation struct {
 func NewIndex(target Follower, log *slog.Logger) *Index {
 	x := &Index{target: target, log: log, ready: make(chan struct{}), maps: make(map[Key]*Runs), topics: make(map[topicName]incarnation)}
 	x.loading.Store(MapPartitions)
+	for i := range x.caughtUp {
+		x.caughtUp[i] = sync.OnceFunc(func() {
+			if x.loading.Add(-1) == 0 {
+				close(x.ready)
+			}
+		})
+	}
 	return x
 }
 
@@ -53,34 +63,17 @@ func (x *Index) Skipped() int64 { return x.skipped.Load() }
 // Run reads and follows MapTopic, which must exist, until ctx ends or a
 // partition cannot be read. It may be run again.
 func (x *Index) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var (
-		all  sync.WaitGroup
-		errs [MapPartitions]error
-	)
-	for i := range errs {
-		all.Go(func() {
-			if errs[i] = x.follow(ctx, int32(i)); errs[i] != nil {
-				cancel(errs[i])
-			}
-		})
+	all, ctx := errgroup.WithContext(ctx)
+	for i := range int32(MapPartitions) {
+		all.Go(func() error { return x.follow(ctx, i) })
 	}
-	all.Wait()
-	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+	return all.Wait()
 }
 
 func (x *Index) follow(ctx context.Context, partition int32) error {
 	from, err := x.target.ListOffset(ctx, MapTopic, partition, earliest)
 	if err == nil {
-		err = x.target.Follow(ctx, MapTopic, partition, from, sync.OnceFunc(func() {
-			if x.loading.Add(-1) == 0 {
-				close(x.ready)
-			}
-		}), x.take)
+		err = x.target.Follow(ctx, MapTopic, partition, from, x.caughtUp[partition], x.take)
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("follow %s/%d: %w", MapTopic, partition, err)

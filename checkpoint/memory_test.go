@@ -66,6 +66,12 @@ func (m *memoryLogs) records(topic string, partition int32) []wire.Record {
 	return m.logs[at(topic, partition)]
 }
 
+func (m *memoryLogs) appended() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.batches
+}
+
 func (m *memoryLogs) ListOffset(context.Context, string, int32, int64) (int64, error) { return 0, nil }
 
 func (m *memoryLogs) Read(_ context.Context, topic string, partition int32, from int64, fn func(wire.Record) error) (int64, error) {

@@ -153,7 +153,7 @@ func (r *Runs) All(fn func(Run) bool) {
 // also where source offsets beyond have been passed; further beyond it waits
 // there with a shortfall. Before the first run it is that run's start.
 func (r *Runs) Forward(source int64) Translation {
-	t := r.locate(source, func(run Run) int64 { return run.Source }, func(run Run) int64 { return run.Target })
+	t := r.locate(source, false)
 	if t.Shortfall > 0 {
 		t.Shortfall = max(0, source-max(source-t.Shortfall, r.through))
 		t.Exact = t.Shortfall == 0
@@ -165,34 +165,63 @@ func (r *Runs) Forward(source int64) Translation {
 // with the sides exchanged: an offset at a foreign record stands before our
 // next one, and records that others wrote beyond our end are its shortfall.
 func (r *Runs) Backward(target int64) Translation {
-	return r.locate(target, func(run Run) int64 { return run.Target }, func(run Run) int64 { return run.Source })
+	return r.locate(target, true)
 }
 
-func (r *Runs) locate(offset int64, from, to func(Run) int64) Translation {
+// sides returns where a run begins on the side asked from, and on the other.
+func (run *Run) sides(back bool) (from, to int64) {
+	if back {
+		return run.Target, run.Source
+	}
+	return run.Source, run.Target
+}
+
+// locate finds the last chunk, and in it the last run, that begins at or
+// before offset, by halving.
+func (r *Runs) locate(offset int64, back bool) Translation {
 	if r.count == 0 {
 		return Translation{Offset: -1}
 	}
-	// The last chunk, and in it the last run, that begins at or before offset.
-	i := sort.Search(len(r.chunks), func(i int) bool { return from(r.chunks[i].runs[0]) > offset }) - 1
-	if i < 0 {
-		return Translation{Offset: to(r.first()), Before: true}
+	i, end := 0, len(r.chunks)
+	for i < end {
+		middle := int(uint(i+end) >> 1)
+		if from, _ := r.chunks[middle].runs[0].sides(back); from <= offset {
+			i = middle + 1
+		} else {
+			end = middle
+		}
+	}
+	if i--; i < 0 {
+		first := r.first()
+		_, to := first.sides(back)
+		return Translation{Offset: to, Before: true}
 	}
 	runs := r.chunks[i].runs
-	j := sort.Search(len(runs), func(j int) bool { return from(runs[j]) > offset }) - 1
-	run := runs[j]
-	if into := offset - from(run); into < run.Count {
-		return Translation{Offset: to(run) + into, Exact: true}
+	j, end := 0, len(runs)
+	for j < end {
+		middle := int(uint(j+end) >> 1)
+		if from, _ := runs[middle].sides(back); from <= offset {
+			j = middle + 1
+		} else {
+			end = middle
+		}
 	}
-	before := run.Count == 0 && offset > from(run) // behind the empty run that only says where to begin
+	run := &runs[j-1]
+	from, to := run.sides(back)
+	into := offset - from
+	if into < run.Count {
+		return Translation{Offset: to + into, Exact: true}
+	}
+	before := run.Count == 0 && into > 0 // behind the empty run that only says where to begin
 	switch {
-	case j+1 < len(runs):
-		return Translation{Offset: to(runs[j+1]), Exact: !before, Before: before}
+	case j < len(runs):
+		_, to = runs[j].sides(back)
 	case i+1 < len(r.chunks):
-		return Translation{Offset: to(r.chunks[i+1].runs[0]), Exact: !before, Before: before}
+		_, to = r.chunks[i+1].runs[0].sides(back)
 	default:
-		beyond := offset - from(run) - run.Count
-		return Translation{Offset: to(run) + run.Count, Exact: beyond == 0, Shortfall: beyond}
+		return Translation{Offset: to + run.Count, Exact: into == run.Count, Shortfall: into - run.Count}
 	}
+	return Translation{Offset: to, Exact: !before, Before: before}
 }
 
 // first returns the first run that is not empty, or the empty one if it is

@@ -2,9 +2,9 @@ package checkpoint_test
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -449,17 +449,53 @@ func TestCompleteGivesUpWhereItWouldGuess(t *testing.T) {
 	}
 }
 
-func BenchmarkForward(b *testing.B) {
+// millionRuns is a source with a marker behind every ten records.
+func millionRuns(b *testing.B) *checkpoint.Runs {
 	runs := &checkpoint.Runs{}
 	for i := range int64(1_000_000) {
 		if err := runs.Add(checkpoint.Run{Source: 11 * i, Target: 10 * i, Count: 10}); err != nil {
 			b.Fatal(err)
 		}
 	}
+	return runs
+}
+
+func BenchmarkForward(b *testing.B) {
+	runs := millionRuns(b)
 	b.ReportAllocs()
 	for i := int64(0); b.Loop(); i++ {
 		if got := runs.Forward(i * 7919 % 11_000_000); got.Offset < 0 {
-			b.Fatal(fmt.Sprint(got))
+			b.Fatal(got)
 		}
 	}
+}
+
+// BenchmarkLoad reads a million runs back from their records.
+func BenchmarkLoad(b *testing.B) {
+	var records []wire.Record
+	for _, block := range millionRuns(b).Blocks(key()) {
+		records = append(records, checkpoint.EncodeBlock(block))
+	}
+	var before, after runtime.MemStats
+	var runs *checkpoint.Runs
+	b.ResetTimer()
+	for b.Loop() {
+		runs = &checkpoint.Runs{}
+		for _, rec := range records {
+			block, err := checkpoint.Decode(rec)
+			if err != nil {
+				b.Fatal(err)
+			}
+			runs.Merge(block.(checkpoint.Block))
+		}
+	}
+	b.StopTimer()
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	length := runs.Len()
+	runtime.KeepAlive(runs)
+	runs = nil
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(before.HeapAlloc-after.HeapAlloc)/float64(length), "B/run")
 }
