@@ -32,12 +32,18 @@ type agent struct {
 // realConsul starts one; the binary is named by KMIRROR_CONSUL.
 func realConsul(t *testing.T, extra ...string) *agent {
 	t.Helper()
+	return realConsulAs(t, "", extra...)
+}
+
+// realConsulAs starts one that is asked with a token.
+func realConsulAs(t *testing.T, token string, extra ...string) *agent {
+	t.Helper()
 	binary := os.Getenv("KMIRROR_CONSUL")
 	if binary == "" {
 		t.Skip("no real Consul: KMIRROR_CONSUL names no binary (see integration/consul)")
 	}
 	ports := freePorts(t, 3)
-	a := &agent{binary: binary, address: fmt.Sprintf("127.0.0.1:%d", ports[0])}
+	a := &agent{binary: binary, token: token, address: fmt.Sprintf("127.0.0.1:%d", ports[0])}
 	a.flags = append([]string{
 		"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn", "-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-serf-wan-port=-1",
 		fmt.Sprintf("-http-port=%d", ports[0]), fmt.Sprintf("-serf-lan-port=%d", ports[1]), fmt.Sprintf("-server-port=%d", ports[2]),
