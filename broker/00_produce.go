@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"kmirror/broker/replica"
 	"kmirror/broker/storage"
 	"kmirror/internal/wire"
 )
@@ -56,13 +58,26 @@ func (n *Node) produce(_ context.Context, r *request) error {
 	failed := false
 	for i, t := range q.topics {
 		rt := &resp.Topics[i]
-		rt.Topic, rt.TopicID = string(append([]byte(nil), t.name...)), t.id // the name's bytes belong to the frame
+		topic, unknown := n.topicFor(r.Version >= 13, t.name, t.id)
+		switch {
+		case r.Version >= 13:
+			rt.TopicID = t.id
+		case unknown != nil:
+			rt.Topic = strings.Clone(t.name) // its bytes belong to the frame
+		default:
+			rt.Topic = topic.Name
+		}
 		rt.Partitions = entries[t.first:t.past:t.past]
 		for j, p := range q.partitions[t.first:t.past] {
 			rp := &rt.Partitions[j]
 			rp.Default()
 			rp.Partition, rp.BaseOffset = p.partition, -1
-			log, appended, err := n.appendProduced(r, q, t, p)
+			var log *storage.Log
+			var appended storage.AppendResult
+			err := unknown
+			if err == nil {
+				log, appended, err = n.appendProduced(r, q, topic, p)
+			}
 			if err != nil {
 				failed = true
 				rp.ErrorCode, rp.ErrorMessage, rp.ErrorRecords = produceError(err)
@@ -117,12 +132,8 @@ func awaitDurable(ctx context.Context, r *request, resp *kmsg.ProduceResponse, w
 }
 
 // appendProduced appends one partition's records.
-func (n *Node) appendProduced(r *request, q *produceRequest, t produceTopic, p producePartition) (*storage.Log, storage.AppendResult, error) {
+func (n *Node) appendProduced(r *request, q *produceRequest, topic *replica.Topic, p producePartition) (*storage.Log, storage.AppendResult, error) {
 	var none storage.AppendResult
-	topic, err := n.topicFor(r.Version >= 13, t.name, t.id)
-	if err != nil {
-		return nil, none, err
-	}
 	batch, err := producedBatch(r.Version, p.records)
 	if err != nil {
 		return nil, none, err
@@ -140,7 +151,7 @@ func (n *Node) appendProduced(r *request, q *produceRequest, t produceTopic, p p
 	if batch.IsTransactional() {
 		return nil, none, &kafkaError{kerr.InvalidTxnState.Code, "this cluster has no transactions"}
 	}
-	appended, err := log.Append(batch, epoch, storage.AppendOptions{FromClient: true})
+	appended, err := log.Append(batch, epoch, storage.AppendOptions{FromClient: true, InflateLimit: n.limits.InflateBytes})
 	return log, appended, err
 }
 

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"kmirror/broker/storage"
+	"kmirror/internal/wire"
 )
 
 // Fetch: v4-18
@@ -27,7 +27,7 @@ import (
 //   - v5: log start offset (KIP-107)
 //   - v7: incremental sessions (KIP-227)
 //   - v9: current leader epoch, FENCED_LEADER_EPOCH and UNKNOWN_LEADER_EPOCH (KIP-320)
-//   - v10: zstd (KIP-110); a batch so compressed answers older versions with UNSUPPORTED_COMPRESSION_TYPE
+//   - v10: zstd (KIP-110); before, a topic with compression.type=zstd is UNSUPPORTED_COMPRESSION_TYPE
 //   - v11: rack id, preferred read replica (KIP-392)
 //   - v12: flexible; the epoch last read goes in, a diverging epoch comes out (KIP-595)
 //   - v13: topics by id (KIP-516)
@@ -71,9 +71,8 @@ func (f *fetchReader) release() {
 
 func (n *Node) fetch(ctx context.Context, r *request) error {
 	req := kmsg.NewPtrFetchRequest()
-	req.SetVersion(r.Version)
-	if err := req.ReadFrom(r.body); err != nil {
-		return fmt.Errorf("decode Fetch version %d: %w", r.Version, err)
+	if err := r.decode(ctx, req); err != nil {
+		return err
 	}
 	session, code := n.sessions.begin(req, r.started)
 	if code != 0 {
@@ -192,6 +191,9 @@ func (n *Node) collectOne(req *kmsg.FetchRequest, session *fetchSession, f *fetc
 	e.highWatermark, e.logStart = end, log.Start()
 	if p.offset < e.logStart || p.offset > log.End() {
 		return refuse(kerr.OffsetOutOfRange, "")
+	}
+	if req.Version < 10 && log.Config().Compression == wire.CodecZstd.String() {
+		return refuse(kerr.UnsupportedCompressionType, "")
 	}
 	f.logs = append(f.logs, log)
 	minOne := f.bytes == 0

@@ -67,16 +67,23 @@ func (n *Node) metadata(ctx context.Context, r *request, req *kmsg.MetadataReque
 	}
 
 	resp.Topics = make([]kmsg.MetadataResponseTopic, 0, len(req.Topics))
-	var seen map[string]bool
-	if len(req.Topics) > 1 {
-		seen = make(map[string]bool, len(req.Topics))
-	}
+	// What is asked for twice is answered once: the response stays in proportion
+	// to the cluster, whatever the request.
+	seen := make(map[partitionKey]bool, len(req.Topics))
 	for i := range req.Topics {
 		rt := &req.Topics[i]
 		if r.Version < 12 && (rt.Topic == nil || rt.TopicID != [16]byte{}) {
 			resp.Topics = append(resp.Topics, missingTopic(rt, r.note(kerr.InvalidRequest.Code)))
 			continue
 		}
+		key := partitionKey{id: rt.TopicID}
+		if rt.Topic != nil {
+			key = partitionKey{topic: *rt.Topic}
+		}
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
 		if rt.Topic == nil {
 			t := n.image().TopicByID(rt.TopicID)
 			if t == nil {
@@ -87,12 +94,6 @@ func (n *Node) metadata(ctx context.Context, r *request, req *kmsg.MetadataReque
 			continue
 		}
 		name := *rt.Topic
-		if seen != nil {
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-		}
 		t, err := n.topicOrCreate(ctx, name, (r.Version < 4 || req.AllowAutoTopicCreation) && n.autoCreate())
 		if err != nil {
 			resp.Topics = append(resp.Topics, missingTopic(rt, r.fail(err)))

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -10,7 +11,8 @@ import (
 // OffsetFetch: v1-10
 //
 // Behavior: durable commits only, so RequireStable changes nothing. A group or
-// a partition without a commit answers -1, which is no error.
+// a partition without a commit answers -1, which is no error. A group given
+// twice is answered once.
 //
 // Version notes:
 //   - v2: a null list means everything the group has committed
@@ -21,6 +23,12 @@ import (
 //   - v9: member id and epoch of KIP-848 groups, which are not offered
 //   - v10: topics by id
 func (n *Node) offsetFetch(_ context.Context, r *request, req *kmsg.OffsetFetchRequest) (kmsg.Response, error) {
+	seen := make(map[string]bool, len(req.Groups))
+	req.Groups = slices.DeleteFunc(req.Groups, func(g kmsg.OffsetFetchRequestGroup) bool {
+		was := seen[g.Group]
+		seen[g.Group] = true
+		return was
+	})
 	if r.Version < 10 {
 		resp := n.groups.OffsetFetch(req)
 		r.note(resp.ErrorCode)

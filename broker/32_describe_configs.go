@@ -14,7 +14,7 @@ import (
 // Behavior: settings of topics and of this broker with where their values come
 // from. The resource "" of type broker shows what was set for all brokers. A
 // null list of names means all; unknown names are left out. Resources of other
-// types are INVALID_REQUEST.
+// types are INVALID_REQUEST. A resource given twice is described once.
 //
 // Version notes:
 //   - v1: source and synonyms
@@ -22,8 +22,14 @@ import (
 //   - v4: flexible
 func (n *Node) describeConfigs(_ context.Context, r *request, req *kmsg.DescribeConfigsRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrDescribeConfigsResponse()
+	seen := make(map[resource]bool, len(req.Resources))
 	for i := range req.Resources {
 		rr := &req.Resources[i]
+		at := resource{rr.ResourceType, rr.ResourceName}
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
 		res := kmsg.NewDescribeConfigsResponseResource()
 		res.ResourceType, res.ResourceName = rr.ResourceType, rr.ResourceName
 		entries, err := n.settingsOf(rr)

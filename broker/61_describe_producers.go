@@ -9,14 +9,21 @@ import (
 // DescribeProducers: v0
 //
 // Behavior: the idempotent producers that a partition remembers (KIP-664).
-// There are no transactions, so no producer has one open.
+// There are no transactions, so no producer has one open. A partition given
+// twice is described once.
 func (n *Node) describeProducers(_ context.Context, r *request, req *kmsg.DescribeProducersRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrDescribeProducersResponse()
+	seen := make(map[partitionKey]bool)
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		rt := kmsg.NewDescribeProducersResponseTopic()
 		rt.Topic = t.Topic
 		for _, partition := range t.Partitions {
+			key := partitionKey{topic: t.Topic, partition: partition}
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
 			rp := kmsg.NewDescribeProducersResponseTopicPartition()
 			rp.Partition = partition
 			if err := n.listProducers(t.Topic, partition, &rp); err != nil {

@@ -119,7 +119,8 @@ type Node struct {
 	sessions   *sessionCache
 	buffers    buffers
 	producers  producerIDs
-	budget     *semaphore.Weighted
+	budget     *semaphore.Weighted // bytes of requests in flight
+	decoding   *semaphore.Weighted // see decodeBytes
 	apis       [highestKey + 1]*api
 	draining   atomic.Bool
 
@@ -164,6 +165,7 @@ func (n *Node) open(cfg Config) (err error) {
 	}
 	n.limits = cfg.Limits.withDefaults(n.settings)
 	n.budget = semaphore.NewWeighted(n.limits.InFlightBytes)
+	n.decoding = semaphore.NewWeighted(decodeBytes)
 	n.sessions = newSessionCache(n.settings.sessionSlots, n.limits.Sessions)
 	if n.metrics, err = newMetrics(cfg.Registerer, n.sessions.count); err != nil {
 		return fmt.Errorf("register the metrics of node %d: %w", n.id, err)

@@ -15,8 +15,14 @@ const (
 	highestKey = 92
 
 	// maxPlainRequest bounds every request but Produce, whose decoder is our
-	// own: a decoded array can be many times larger than its bytes.
+	// own. kmsg makes an array as long as its sender claims, up to one element
+	// for every byte that follows, so that a request can become as many times
+	// larger as an element is large. decodeBytes bounds what all connections
+	// together decode at a time, counted so.
 	maxPlainRequest = 8 << 20
+	decodeBytes     = 256 << 20
+	decodedElement  = 64
+	freeDecode      = 4 << 10 // bytes of requests that are not counted
 )
 
 // api is one row of the dispatch table.
@@ -95,9 +101,8 @@ func plain[Q any, P interface {
 }](serve func(context.Context, *request, P) (kmsg.Response, error)) func(context.Context, *request) error {
 	return func(ctx context.Context, r *request) error {
 		q := P(new(Q))
-		q.SetVersion(r.Version)
-		if err := q.ReadFrom(r.body); err != nil {
-			return fmt.Errorf("decode %s version %d: %w", r.api.name, r.Version, err)
+		if err := r.decode(ctx, q); err != nil {
+			return err
 		}
 		resp, err := serve(ctx, r, q)
 		if err != nil || resp == nil {
@@ -105,4 +110,20 @@ func plain[Q any, P interface {
 		}
 		return r.conn.respond(r, resp)
 	}
+}
+
+// decode reads the request's body into q.
+func (r *request) decode(ctx context.Context, q kmsg.Request) error {
+	if len(r.body) > freeDecode {
+		weight := min(int64(len(r.body))*decodedElement, decodeBytes)
+		if err := r.conn.node.decoding.Acquire(ctx, weight); err != nil {
+			return errClose // draining
+		}
+		defer r.conn.node.decoding.Release(weight)
+	}
+	q.SetVersion(r.Version)
+	if err := q.ReadFrom(r.body); err != nil {
+		return fmt.Errorf("decode %s version %d: %w", r.api.name, r.Version, err)
+	}
+	return nil
 }
