@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"kmirror/internal/wire"
 )
@@ -63,13 +64,14 @@ func NewLedgerWriter(target Appender, log *slog.Logger) *LedgerWriter {
 func (w *LedgerWriter) Write(anchors []Anchor, done func(error)) {
 	write := &ledgerWrite{done: done}
 	var byPartition [MapPartitions][]ledgerEntry
-	n := int64(0)
+	n, now := int64(0), time.Now().UnixMilli()
 	for _, a := range anchors {
 		for steps := range slices.Chunk(a.Steps, maxSteps) {
 			part := a
 			part.Steps = steps
-			p := a.MapPartition()
-			byPartition[p] = append(byPartition[p], ledgerEntry{record: EncodeAnchor(part), write: write})
+			rec, p := EncodeAnchor(part), a.MapPartition()
+			rec.Timestamp = now
+			byPartition[p] = append(byPartition[p], ledgerEntry{record: rec, write: write})
 			n++
 		}
 	}
