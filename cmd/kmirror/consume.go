@@ -201,11 +201,11 @@ func (c *consuming) resolve(ctx context.Context) (map[int32]span, error) {
 	wanted := map[string][]int32{c.topic.Name: c.partitions}
 	ctx, cancel := context.WithTimeout(ctx, c.app.timeout)
 	defer cancel()
-	starts, err := c.cluster.ListOffsets(ctx, wanted, -2)
+	starts, err := c.cluster.ListOffsets(ctx, wanted, kafka.Earliest)
 	if err != nil {
 		return nil, fmt.Errorf("ask where %s begins: %w", c.topic.Name, err)
 	}
-	ends, err := c.cluster.ListOffsets(ctx, wanted, -1)
+	ends, err := c.cluster.ListOffsets(ctx, wanted, kafka.Latest)
 	if err != nil {
 		return nil, fmt.Errorf("ask where %s ends: %w", c.topic.Name, err)
 	}

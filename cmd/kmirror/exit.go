@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"kmirror/internal/console"
+	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
 
@@ -70,8 +71,9 @@ func codeOf(ctx context.Context, err error) int {
 		faults      topology.Faults
 		unreachable *console.UnreachableError
 		answer      *console.AnswerError
-		dialing     *net.OpError
+		network     *net.OpError
 		naming      *net.DNSError
+		lost        *kafka.UnreachableError
 	)
 	switch {
 	case err == nil:
@@ -95,7 +97,8 @@ func codeOf(ctx context.Context, err error) int {
 		return exitNotFound
 	case errors.Is(err, syscall.EADDRINUSE):
 		return exitBusy
-	case errors.Is(err, sarama.ErrOutOfBrokers), errors.Is(err, context.DeadlineExceeded), errors.As(err, &dialing), errors.As(err, &naming):
+	case errors.Is(err, sarama.ErrOutOfBrokers), errors.Is(err, context.DeadlineExceeded), errors.As(err, &lost), errors.As(err, &naming),
+		errors.As(err, &network) && network.Op != "listen":
 		return exitUnreachable
 	default:
 		return exitFailure

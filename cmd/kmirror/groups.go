@@ -110,7 +110,7 @@ func (a *app) groupsOf(ctx context.Context, t *topology.Cluster, only string) ([
 	}
 	_, ends, err := spans(ctx, cluster.Cluster, metadata, slices.Sorted(maps.Keys(wanted)))
 	if err != nil {
-		return nil, fmt.Errorf("ask for the ends of topics in %s: %w", t.Name, err)
+		return nil, err
 	}
 	var rows []groupRow
 	for _, g := range groups {

@@ -70,11 +70,11 @@ func (a *app) flowGroups(ctx context.Context, cfg *topology.Config, flow *topolo
 	}
 	_, sourceEnds, err := spans(ctx, source.Cluster, sourceMeta, sourceTopics)
 	if err != nil {
-		return fmt.Errorf("ask for the ends of topics in %s: %w", flow.From, err)
+		return err
 	}
 	_, targetEnds, err := spans(ctx, target.Cluster, targetMeta, targetTopics)
 	if err != nil {
-		return fmt.Errorf("ask for the ends of topics in %s: %w", flow.To, err)
+		return err
 	}
 	atTarget := map[string]*group{}
 	for _, g := range there {

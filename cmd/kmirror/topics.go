@@ -101,9 +101,9 @@ func (a *app) topicsOf(ctx context.Context, cfg *topology.Config, t *topology.Cl
 			names = append(names, name)
 		}
 	}
-	starts, ends, spanErr := spans(ctx, cluster.Cluster, metadata, names)
-	if spanErr != nil && ctx.Err() != nil {
-		return nil, ctx.Err()
+	starts, ends, err := spans(ctx, cluster.Cluster, metadata, names)
+	if err != nil {
+		return nil, err
 	}
 	rows := make([]topicRow, 0, len(names))
 	for _, name := range names {
@@ -132,7 +132,9 @@ func (a *app) topicsOf(ctx context.Context, cfg *topology.Config, t *topology.Cl
 	return rows, nil
 }
 
-// spans asks where the partitions of topics begin and end.
+// spans asks where the partitions of topics begin and end. One that does not
+// answer is left out, and shown as unknown: it must not hide the others. The
+// error is only that ctx ended.
 func spans(ctx context.Context, cluster *kafka.Cluster, metadata *kafka.Metadata, names []string) (starts, ends map[string]map[int32]int64, err error) {
 	wanted := map[string][]int32{}
 	for _, name := range names {
@@ -145,12 +147,9 @@ func spans(ctx context.Context, cluster *kafka.Cluster, metadata *kafka.Metadata
 	if len(wanted) == 0 {
 		return nil, nil, nil
 	}
-	starts, err = cluster.ListOffsets(ctx, wanted, -2)
-	if err != nil {
-		return starts, nil, err
-	}
-	ends, err = cluster.ListOffsets(ctx, wanted, -1)
-	return starts, ends, err
+	starts, _ = cluster.ListOffsets(ctx, wanted, kafka.Earliest)
+	ends, _ = cluster.ListOffsets(ctx, wanted, kafka.Latest)
+	return starts, ends, ctx.Err()
 }
 
 func known(offsets map[string]map[int32]int64, topic string, partition int32) int64 {

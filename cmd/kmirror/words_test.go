@@ -2,13 +2,22 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"kmirror/internal/console"
+	"kmirror/internal/kafka"
+	"kmirror/topology"
 )
 
 func TestParsePosition(t *testing.T) {
@@ -167,6 +176,37 @@ func TestMemoryLimit(t *testing.T) {
 	for _, c := range []struct{ machine, container, want int64 }{{0, 0, 0}, {4 << 30, 0, 3 << 30}, {4 << 30, 1 << 30, 3 << 28}, {1 << 30, 4 << 30, 3 << 28}, {0, 1 << 30, 3 << 28}} {
 		if got := memoryLimit(c.machine, c.container); got != c.want {
 			t.Errorf("memoryLimit(%d, %d) = %d, want %d", c.machine, c.container, got, c.want)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for _, c := range []struct {
+		ctx  context.Context
+		err  error
+		want int
+	}{
+		{t.Context(), nil, exitOK},
+		{t.Context(), errors.New("disk full"), exitFailure},
+		{t.Context(), topology.Faults{{Problem: "x"}}, exitUsage},
+		{t.Context(), errors.Join(withCode(exitUnreachable, errors.New("x")), topology.Faults{{Problem: "x"}}), exitUsage},
+		{t.Context(), fmt.Errorf("a: %w", withCode(exitNotFound, errors.New("x"))), exitNotFound},
+		{t.Context(), &console.UnreachableError{Err: errors.New("x")}, exitUnreachable},
+		{t.Context(), &kafka.UnreachableError{}, exitUnreachable},
+		{t.Context(), &net.OpError{Op: "dial", Err: syscall.ECONNRESET}, exitUnreachable},
+		{t.Context(), &net.OpError{Op: "listen", Err: syscall.EACCES}, exitFailure},
+		{t.Context(), &net.OpError{Op: "listen", Err: syscall.EADDRINUSE}, exitBusy},
+		{t.Context(), syscall.ENOSPC, exitFailure},
+		{t.Context(), kerr.UnknownTopicOrPartition, exitNotFound},
+		{t.Context(), context.DeadlineExceeded, exitUnreachable},
+		{t.Context(), context.Canceled, exitFailure},
+		{stopped, fmt.Errorf("read: %w", context.Canceled), exitInterrupted},
+		{stopped, errors.New("disk full"), exitFailure},
+	} {
+		if got := codeOf(c.ctx, c.err); got != c.want {
+			t.Errorf("codeOf(%v) = %d, want %d", c.err, got, c.want)
 		}
 	}
 }
