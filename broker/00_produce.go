@@ -39,6 +39,10 @@ import (
 // adminClientID is the client id with which Kafka itself writes to internal topics.
 const adminClientID = "__admin_client"
 
+// leastProduceTimeout is how long a batch may take to become durable at least,
+// however little the client asks for.
+const leastProduceTimeout = 5 * time.Second
+
 // durableWait is one appended batch whose response entry must wait for the disk.
 type durableWait struct {
 	log  *storage.Log
@@ -96,7 +100,10 @@ func (n *Node) produce(_ context.Context, r *request) error {
 		}
 		return nil
 	}
-	deadline := r.started.Add(time.Duration(max(q.timeoutMillis, 0)) * time.Millisecond)
+	// The client's timeout is meant for followers. There are none here, and a
+	// disk takes the time it takes.
+	timeout := max(time.Duration(q.timeoutMillis)*time.Millisecond, leastProduceTimeout)
+	deadline := r.started.Add(timeout)
 	r.conn.later(pendingAck{version: r.Version, correlationID: r.CorrelationID, started: r.started, complete: func(ctx context.Context) kmsg.Response {
 		awaitDurable(ctx, r, resp, waits, deadline)
 		return resp

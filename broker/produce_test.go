@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"kmirror/broker"
 	"kmirror/internal/wire"
 )
 
@@ -176,4 +177,18 @@ func TestTransactionalIDsAreRefused(t *testing.T) {
 	find.CoordinatorKey, find.CoordinatorKeys, find.CoordinatorType = "tx", []string{"tx"}, 1
 	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 3, find).ErrorCode, kerr.TransactionalIDAuthorizationFailed)
 	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 6, find).Coordinators[0].ErrorCode, kerr.TransactionalIDAuthorizationFailed)
+}
+
+// A batch that is small on the wire and large in memory is refused before it
+// is large in memory.
+func TestBatchThatInflates(t *testing.T) {
+	node := start(t, func(c *broker.Config) { c.Limits.InflateBytes = 1 << 20 })
+	c := dial(t, node)
+	createTopic(c, "t", 1)
+	for _, codec := range []wire.Codec{wire.CodecGzip, wire.CodecSnappy, wire.CodecLZ4, wire.CodecZstd} {
+		if p := produce(c, "t", batch(t, codec, strings.Repeat("\x00", 8<<20))); p.ErrorCode == 0 {
+			t.Errorf("%v: a batch of 8 MiB was taken", codec)
+		}
+		wantCode(t, "a small one", produce(c, "t", batch(t, codec, "small")).ErrorCode, nil)
+	}
 }
