@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -139,9 +140,7 @@ func (c *Cluster) findCoordinators(ctx context.Context, kind int8, names []strin
 		c.keepCoordinator(coordinatorKey{kind, names[0]}, resp.NodeID, resp.Host, resp.Port)
 		found[names[0]] = resp.NodeID
 		rest, err := c.findCoordinators(ctx, kind, names[1:])
-		for name, broker := range rest {
-			found[name] = broker
-		}
+		maps.Copy(found, rest)
 		return found, err
 	}
 	for _, at := range resp.Coordinators {

@@ -216,7 +216,7 @@ func TestAppendAndReadFollowTheLeader(t *testing.T) {
 			return stop
 		}
 		return nil
-	}); err != stop || next != 3 {
+	}); !errors.Is(err, stop) || next != 3 {
 		t.Errorf("fn's error: %d, %v", next, err)
 	}
 	if _, err := c.Read(t.Context(), "orders", 1, 100, nil); !errors.Is(err, kerr.OffsetOutOfRange) || !strings.Contains(err.Error(), "orders/1 at 100") {
@@ -273,7 +273,7 @@ func TestFollow(t *testing.T) {
 		t.Errorf("Follow ended with %v", err)
 	}
 	stop := errors.New("enough")
-	if err := c.Follow(t.Context(), "orders", 0, 0, nil, func(wire.Record) error { return stop }); err != stop {
+	if err := c.Follow(t.Context(), "orders", 0, 0, nil, func(wire.Record) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("fn's error: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 
@@ -63,7 +64,7 @@ func (c *Cluster) fetchMetadata(ctx context.Context, topics []string, all bool) 
 		req.Topics = make([]kmsg.MetadataRequestTopic, 0, len(topics))
 		for _, name := range topics {
 			t := kmsg.NewMetadataRequestTopic()
-			t.Topic = kmsg.StringPtr(name)
+			t.Topic = new(name)
 			req.Topics = append(req.Topics, t)
 		}
 	}
@@ -140,10 +141,7 @@ func (c *Cluster) remember(m *Metadata, all bool) {
 	defer c.mu.Unlock()
 	c.clusterID, c.controller = m.ClusterID, m.Controller
 	if len(m.Brokers) > 0 {
-		c.brokers = make(map[int32]string, len(m.Brokers))
-		for id, addr := range m.Brokers {
-			c.brokers[id] = addr
-		}
+		c.brokers = maps.Clone(m.Brokers)
 	}
 	if all {
 		c.topics = make(map[string]*Topic, len(m.Topics))

@@ -111,7 +111,7 @@ func (s *saramaClients) get(ctx context.Context) (sarama.Client, sarama.ClusterA
 		<-s.opening
 		return nil, nil, s.cluster.errorf(errPoolClosed, "open sarama client")
 	}
-	go func() {
+	go func() { //nolint:contextcheck // sarama knows none; its dials end with the cluster's Close
 		defer s.openers.Done()
 		defer func() { <-s.opening }()
 		opened <- s.open()

@@ -51,7 +51,7 @@ func TestSASL(t *testing.T) {
 				fake.KeepControl()
 				resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
 				resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
-				resp.ErrorMessage = kmsg.StringPtr("Authentication failed: invalid user or password")
+				resp.ErrorMessage = new("Authentication failed: invalid user or password")
 				return resp, nil, true
 			})
 			wrong := *at

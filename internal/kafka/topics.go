@@ -80,7 +80,7 @@ func (c *Cluster) CreateTopic(ctx context.Context, name string, partitions int32
 	t.Topic, t.NumPartitions, t.ReplicationFactor = name, partitions, replication
 	for _, key := range slices.Sorted(maps.Keys(configs)) {
 		config := kmsg.NewCreateTopicsRequestTopicConfig()
-		config.Name, config.Value = key, kmsg.StringPtr(configs[key])
+		config.Name, config.Value = key, new(configs[key])
 		t.Configs = append(t.Configs, config)
 	}
 	req.Topics = append(req.Topics, t)
@@ -153,7 +153,7 @@ func (c *Cluster) AlterTopicConfigs(ctx context.Context, topic string, set map[s
 	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
 	for _, key := range slices.Sorted(maps.Keys(set)) {
 		config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
-		config.Name, config.Op, config.Value = key, kmsg.IncrementalAlterConfigOpSet, kmsg.StringPtr(set[key])
+		config.Name, config.Op, config.Value = key, kmsg.IncrementalAlterConfigOpSet, new(set[key])
 		r.Configs = append(r.Configs, config)
 	}
 	for _, key := range remove {

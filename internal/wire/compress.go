@@ -198,7 +198,7 @@ func gunzip(dst, src []byte, limit int) ([]byte, error) {
 			switch n, err := io.ReadFull(r, beyond[:]); {
 			case n > 0:
 				return nil, &InflateError{Codec: CodecGzip, Limit: limit}
-			case err == io.EOF: //nolint:errorlint // ReadFull returns it bare
+			case err == io.EOF:
 				return dst, nil
 			default:
 				return nil, corrupt("gzip: %v", err)

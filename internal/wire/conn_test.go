@@ -276,24 +276,42 @@ func TestFaultsEndTheConnection(t *testing.T) {
 		serve func(p *peer, h wire.RequestHeader)
 		check func(err error) bool
 	}{
-		"closes": {func(p *peer, _ wire.RequestHeader) { p.nc.Close() },
-			func(err error) bool { return errors.Is(err, io.EOF) }},
-		"closes within a response": {func(p *peer, h wire.RequestHeader) { p.write(prefix(100, h.CorrelationID)); p.nc.Close() },
-			func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
-		"closes within the size": {func(p *peer, _ wire.RequestHeader) { p.write([]byte{0, 0}); p.nc.Close() },
-			func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
-		"announces 2 GiB": {func(p *peer, h wire.RequestHeader) { p.write(prefix(0x7fffffff, h.CorrelationID)) },
-			func(err error) bool { var e *wire.FrameSizeError; return errors.As(err, &e) }},
-		"announces a negative size": {func(p *peer, h wire.RequestHeader) { p.write(prefix(-1, h.CorrelationID)) },
-			func(err error) bool { var e *wire.FrameSizeError; return errors.As(err, &e) }},
-		"announces less than a header": {func(p *peer, h wire.RequestHeader) { p.write(prefix(3, h.CorrelationID)) },
-			func(err error) bool { var e *wire.FrameSizeError; return errors.As(err, &e) }},
-		"answers out of order": {func(p *peer, h wire.RequestHeader) { p.write(prefix(4, h.CorrelationID+1)) },
-			func(err error) bool { var e *wire.CorruptError; return errors.As(err, &e) }},
-		"never answers": {func(*peer, wire.RequestHeader) {},
-			func(err error) bool { var e net.Error; return errors.As(err, &e) && e.Timeout() }},
-		"stalls within a response": {func(p *peer, h wire.RequestHeader) { p.write(prefix(100, h.CorrelationID)) },
-			func(err error) bool { var e net.Error; return errors.As(err, &e) && e.Timeout() }},
+		"closes": {
+			func(p *peer, _ wire.RequestHeader) { p.nc.Close() },
+			func(err error) bool { return errors.Is(err, io.EOF) },
+		},
+		"closes within a response": {
+			func(p *peer, h wire.RequestHeader) { p.write(prefix(100, h.CorrelationID)); p.nc.Close() },
+			func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
+		},
+		"closes within the size": {
+			func(p *peer, _ wire.RequestHeader) { p.write([]byte{0, 0}); p.nc.Close() },
+			func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
+		},
+		"announces 2 GiB": {
+			func(p *peer, h wire.RequestHeader) { p.write(prefix(0x7fffffff, h.CorrelationID)) },
+			func(err error) bool { var e *wire.FrameSizeError; return errors.As(err, &e) },
+		},
+		"announces a negative size": {
+			func(p *peer, h wire.RequestHeader) { p.write(prefix(-1, h.CorrelationID)) },
+			func(err error) bool { var e *wire.FrameSizeError; return errors.As(err, &e) },
+		},
+		"announces less than a header": {
+			func(p *peer, h wire.RequestHeader) { p.write(prefix(3, h.CorrelationID)) },
+			func(err error) bool { var e *wire.FrameSizeError; return errors.As(err, &e) },
+		},
+		"answers out of order": {
+			func(p *peer, h wire.RequestHeader) { p.write(prefix(4, h.CorrelationID+1)) },
+			func(err error) bool { var e *wire.CorruptError; return errors.As(err, &e) },
+		},
+		"never answers": {
+			func(*peer, wire.RequestHeader) {},
+			func(err error) bool { var e net.Error; return errors.As(err, &e) && e.Timeout() },
+		},
+		"stalls within a response": {
+			func(p *peer, h wire.RequestHeader) { p.write(prefix(100, h.CorrelationID)) },
+			func(err error) bool { var e net.Error; return errors.As(err, &e) && e.Timeout() },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -472,8 +490,10 @@ func TestConnectReports(t *testing.T) {
 		"a dial that fails":        {dial: func() (net.Conn, error) { return nil, refused }, want: refused},
 		"a peer that says nothing": {d: wire.Dialer{RequestTimeout: time.Second}, serve: func(p *peer) { p.request() }},
 		"a peer that closes":       {serve: func(p *peer) { p.request(); p.nc.Close() }, want: io.EOF},
-		"an authentication that fails": {d: wire.Dialer{Authenticate: func(context.Context, *wire.Conn) error { return refused }},
-			serve: func(p *peer) { p.versions() }, want: refused},
+		"an authentication that fails": {
+			d:     wire.Dialer{Authenticate: func(context.Context, *wire.Conn) error { return refused }},
+			serve: func(p *peer) { p.versions() }, want: refused,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

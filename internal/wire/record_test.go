@@ -175,7 +175,7 @@ func TestEachRecordHandsOnTheCallersError(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := errors.New("stop")
-	if err := b.EachRecord(limit, func(wire.RawRecord) error { return stop }); err != stop {
+	if err := b.EachRecord(limit, func(wire.RawRecord) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v, want the error of fn itself", err)
 	}
 }
