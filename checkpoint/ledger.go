@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 
 	"kmirror/internal/wire"
@@ -24,6 +23,8 @@ type Producer struct {
 // that end 2^30 beyond the last step added.
 type Ledger struct {
 	producers map[Producer]*lane
+	start     int64 // see EpochStart
+	started   bool
 }
 
 // lane is the ledger of one producer epoch.
@@ -71,6 +72,9 @@ func (l *Ledger) Add(a Anchor) {
 	for _, s := range a.Steps {
 		step := laneStep{position: line.unwrap(s.Sequence), source: s.Source}
 		line.newest = step.position
+		if s.Sequence == 0 {
+			l.start, l.started = s.Source, true
+		}
 		i := line.at(step.position)
 		if i >= 0 && line.steps[i].position == step.position {
 			line.steps[i] = step
@@ -117,19 +121,11 @@ func (l *Ledger) Owns(producerID int64, epoch int16) bool {
 	return l.producers[Producer{ID: producerID, Epoch: epoch}] != nil
 }
 
-// EpochStart returns the largest source offset that an epoch began with: the
-// source of a step with sequence 0. It is not ok when there is none.
-func (l *Ledger) EpochStart() (offset int64, ok bool) {
-	offset = -1
-	for _, line := range l.producers {
-		for _, s := range line.steps {
-			if s.position&math.MaxInt32 == 0 {
-				offset = max(offset, s.source)
-			}
-		}
-	}
-	return offset, offset >= 0
-}
+// EpochStart returns the source offset that the newest epoch began with: that
+// of the step with sequence 0 that was added last. It is not ok when there is
+// none. (Not the largest: when the target topic was created anew, mirroring
+// began again below where older epochs had begun.)
+func (l *Ledger) EpochStart() (offset int64, ok bool) { return l.start, l.started }
 
 // Producers returns every producer epoch in the ledger, by id and epoch.
 func (l *Ledger) Producers() []Producer {

@@ -139,7 +139,11 @@ func TestEpochStart(t *testing.T) {
 	if got, ok := ledger.EpochStart(); !ok || got != 40 {
 		t.Errorf("got %d, %v; want 40", got, ok)
 	}
-	if got := ledger.Producers(); len(got) != 2 || got[0] != (checkpoint.Producer{ID: 1}) {
+	ledger.Add(checkpoint.Anchor{ProducerID: 2, Steps: []checkpoint.Step{{Sequence: 0, Source: 3}}})
+	if got, ok := ledger.EpochStart(); !ok || got != 3 {
+		t.Errorf("the newest epoch began at %d, %v; want 3", got, ok)
+	}
+	if got := ledger.Producers(); len(got) != 3 || got[0] != (checkpoint.Producer{ID: 1}) {
 		t.Errorf("producers %v", got)
 	}
 }

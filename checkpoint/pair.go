@@ -7,9 +7,8 @@ import (
 )
 
 // TopicPair says which incarnation of a source topic was mirrored into which
-// incarnation of a target topic, since when. It is written to every partition
-// of MapTopic that holds a partition of the topic, so that one read of one
-// map partition tells an owner all it needs.
+// incarnation of a target topic, since when. It stands where a key of the topic
+// without an id would, so that a later incarnation finds it.
 type TopicPair struct {
 	Flow        string
 	SourceTopic string

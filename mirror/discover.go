@@ -128,7 +128,11 @@ func (d *discovery) Run(ctx context.Context) {
 			d.state.set(err.Error())
 			wait = retry.next()
 		case w.sourceID != "" && w.sourceID == w.targetID:
-			d.state.set(fmt.Sprintf("%s and %s are one cluster (id %s): a flow needs two; correct the addresses in mirror.yaml", d.flow.From, d.flow.To, w.sourceID))
+			why := fmt.Sprintf("%s and %s are one cluster (id %s): a flow needs two; correct the addresses in mirror.yaml", d.flow.From, d.flow.To, w.sourceID)
+			if d.state.get() != why {
+				d.log.Error("look at the clusters", slog.String("error", why))
+			}
+			d.state.set(why)
 		default:
 			retry.reset()
 			d.state.set("")

@@ -229,11 +229,24 @@ func (f *flow) writeAnchors(ctx context.Context, anchors []checkpoint.Anchor) er
 
 // writePair writes down that these two topics belong together.
 func (f *flow) writePair(ctx context.Context, key checkpoint.Key, pair *topicPair) error {
-	_, err := f.target.Append(ctx, checkpoint.MapTopic, key.MapPartition(), []wire.Record{checkpoint.EncodePair(checkpoint.TopicPair{
+	_, err := f.target.Append(ctx, checkpoint.MapTopic, pairKey(key).MapPartition(), []wire.Record{checkpoint.EncodePair(checkpoint.TopicPair{
 		Flow: key.Flow, SourceTopic: key.Topic, SourceID: pair.source.ID, TargetTopic: pair.targetName, TargetID: pair.target.ID,
 		TimeMillis: time.Now().UnixMilli(),
 	})})
 	return err
+}
+
+// pairs reads which incarnations of the topic were mirrored into which.
+func (f *flow) pairs(ctx context.Context, key checkpoint.Key) ([]checkpoint.TopicPair, error) {
+	loaded, err := f.loader.get(ctx, pairKey(key))
+	return loaded.Pairs, err
+}
+
+// pairKey says where the pairs of a topic stand: by its name alone, so that a
+// later incarnation finds them.
+func pairKey(key checkpoint.Key) checkpoint.Key {
+	key.TopicID = [16]byte{}
+	return key
 }
 
 func (f *flow) wakeAppenders() {

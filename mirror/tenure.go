@@ -132,6 +132,9 @@ func (t *tenure) attempt(ctx context.Context) error {
 	}
 	key := checkpoint.Key{Flow: f.cfg.Name, Topic: t.id.Topic, TopicID: pair.source.ID, Partition: t.id.Partition}
 	loaded, err := f.loader.get(ctx, key)
+	if err == nil {
+		loaded.Pairs, err = f.pairs(ctx, key)
+	}
 	if err != nil {
 		return fmt.Errorf("read ledger and map: %w", err)
 	}
@@ -159,6 +162,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 			return fmt.Errorf("write down which topics belong together: %w", err)
 		}
 	}
+	loaded.Runs.Begin(from.source, from.targetEnd) // groups on a partition without records get an offset
 	f.recorder.Resume(key, loaded.Runs)
 
 	l := newLane(key, pair.targetName, pair.target.ID, producer, epoch, from, t.limits)
