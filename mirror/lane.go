@@ -254,8 +254,8 @@ func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 // pop removes the head. Called with mu held.
 func (l *lane) pop() {
 	e := l.queue[0]
-	e.slab.drop()
 	l.bytes -= int64(e.batch.Size())
+	e.slab.drop() // the batch is memory of the slab, so this comes last
 	l.queue[0] = entry{}
 	l.queue = l.queue[1:]
 	l.flying--
