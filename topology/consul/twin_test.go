@@ -34,10 +34,9 @@ func TestTwin(t *testing.T) {
 // renew it still ends after one.
 func TestSessionWithoutCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := twin{consul.NewHub()}
-		a := start(t, w, "edge-1", "")
-		a.Unchecked()
-		b := start(t, w, "edge-2", "")
+		hub := twin{consul.NewHub()}
+		a := start(t, unchecked{hub}, "edge-1", "")
+		b := start(t, hub, "edge-2", "")
 		within(t, soon, "both are there", func() bool { return b.sees(a.id(), b.id()) })
 		first := a.id()
 		a.link.Silent()
@@ -46,6 +45,16 @@ func TestSessionWithoutCheck(t *testing.T) {
 		within(t, 2*ttl+time.Second, "the other sees it", func() bool { return b.sees(b.id()) })
 		t.Logf("seen after %v", time.Since(cut))
 	})
+}
+
+// unchecked is a twin whose clients do without checks.
+type unchecked struct{ twin }
+
+func (w unchecked) client(t *testing.T, instance, stateFile string) (*consul.Client, link) {
+	t.Helper()
+	client, l := w.twin.client(t, instance, stateFile)
+	client.Unchecked()
+	return client, l
 }
 
 func TestLocal(t *testing.T) {

@@ -1,6 +1,7 @@
 package consul_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -133,17 +134,19 @@ func (a *actor) fence() uint64 {
 	return a.fences[len(a.fences)-1]
 }
 
-func (a *actor) assigned() string {
+// assigned reports whether this is the actor's assignment.
+func (a *actor) assigned(value []byte) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return string(a.assignment)
+	return a.assignment != nil && bytes.Equal(a.assignment, value)
 }
 
-func (a *actor) holds(id string) (string, bool) {
+// seesHeld reports whether the actor sees that a life holds this; nil: that it holds nothing.
+func (a *actor) seesHeld(id string, value []byte) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	value, ok := a.held[id]
-	return string(value), ok
+	held, ok := a.held[id]
+	return ok == (value != nil) && bytes.Equal(held, value)
 }
 
 // sees reports whether these lives, and no others, are members by a's watch.
