@@ -76,8 +76,9 @@ func (h *history) counts() (sent, confirmed int) {
 	return sent, confirmed
 }
 
-// started is the timestamp of every partition's record 0.
-func started() time.Time { return time.UnixMilli(1_750_000_000_000) }
+// started is the timestamp of every partition's record 0: an hour ago, since
+// much older records would be old enough to expire.
+var started = sync.OnceValue(func() time.Time { return time.Now().Add(-time.Hour) })
 
 // record makes record number of the partition. Everything in it follows from
 // the two numbers, so whatever changes on the way is seen.

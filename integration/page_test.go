@@ -83,14 +83,14 @@ func TestCommandLine(t *testing.T) {
 	}
 	holds(d.mustKmirror("topics", "west"), "east.orders")
 	holds(d.mustKmirror("status"), "east", "west", "mirroring")
-	out := d.mustKmirror("consume", "west", "east.orders", "--from", "earliest", "--count", "3")
-	holds(out, "tea", "coffee", "milk")
+	out := d.mustKmirror("consume", "west", "east.orders", "--from", "earliest", "--count", "3", "--format", "kv")
+	holds(out, "tea\t1", "coffee\t2", "milk\t3")
 	stdout, stderr, code := kmirror(t, w.dir, "--help")
 	if code != 0 {
 		t.Errorf("--help: exit code %d\n%s", code, stderr)
 	}
 	holds(stdout, "run", "check", "init", "status", "topics", "produce", "consume", "groups", "translate", "version")
-	for _, wrong := range [][]string{{"topics", "nowhere"}, {"consume", "west", "no-such-topic", "--count", "1"}, {"translate", "west", "east", "waiters"}} {
+	for _, wrong := range [][]string{{"topics", "nowhere"}, {"consume", "west", "no-such-topic", "--count", "1"}, {"translate", "west", "nowhere", "waiters"}, {"groups", "nowhere"}} {
 		if stdout, stderr, code := d.kmirrorWithin(20*time.Second, wrong...); code <= 0 || strings.TrimSpace(stderr) == "" {
 			t.Errorf("%v: exit code %d\n%s%s", wrong, code, stdout, stderr)
 		}
