@@ -211,11 +211,23 @@ func wantCode(t testing.TB, err error, want *kerr.Error) {
 	}
 }
 
+// quickDir is a temporary directory in memory where there is one, for tests of
+// what files hold and not of whether disks keep it.
+func quickDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "storage-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // copyDir copies a data directory as a crash would leave it, without what only
 // a living process holds.
 func copyDir(t testing.TB, from string) string {
 	t.Helper()
-	to := filepath.Join(t.TempDir(), "copy")
+	to := filepath.Join(quickDir(t), "copy")
 	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -86,7 +86,9 @@ func (x *sparseIndex) boundary(pos int64) int64 {
 func (x *sparseIndex) weight() int64 { return int64(x.len()*indexEntrySize) + 256 }
 func (x *sparseIndex) takeHot() bool { return x.hot.Swap(false) }
 func (x *sparseIndex) dead() bool    { return x.of.index.Load() != x }
-func (x *sparseIndex) drop()         { x.of.index.CompareAndSwap(x, nil) }
+
+// drop forgets the index of a sealed segment; the active one's is never cached.
+func (x *sparseIndex) drop() { x.of.index.CompareAndSwap(x, nil) }
 
 func encodeIndex(entries []indexEntry) []byte {
 	out := make([]byte, 0, len(entries)*indexEntrySize)

@@ -328,7 +328,7 @@ func (m *machine) check(t *rapid.T) {
 func TestAgainstModel(t *testing.T) {
 	for name, fsync := range map[string]storage.Fsync{"batch": storage.FsyncBatch, "never": storage.FsyncNever} {
 		t.Run(name, func(t *testing.T) {
-			root := t.TempDir()
+			root := quickDir(t)
 			runs := 0
 			rapid.Check(t, func(rt *rapid.T) {
 				runs++

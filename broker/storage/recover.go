@@ -366,7 +366,7 @@ func (r *recovery) removeFrom(i int, reason string) error {
 			return err
 		}
 		defer h.release()
-		if _, err := last.offsets(h.file); err != nil {
+		if _, _, err := last.loadOffsets(h.file); err != nil { // and keep it out of the cache
 			return err
 		}
 	}
@@ -395,7 +395,8 @@ func (l *Log) loadProducers(snapshots []int64) error {
 	found := false
 	for _, offset := range slices.Backward(snapshots) {
 		path := l.snapshotPath(offset)
-		useful := offset <= end && (!found || slices.ContainsFunc(segments, func(s *segment) bool { return s.base == offset }))
+		// One below the first segment does not know what was deleted since.
+		useful := offset <= end && offset >= segments[0].base && (!found || slices.ContainsFunc(segments, func(s *segment) bool { return s.base == offset }))
 		if !useful {
 			if err := l.store.o.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -415,7 +416,7 @@ func (l *Log) loadProducers(snapshots []int64) error {
 			_ = l.store.o.FS.Remove(path) // or it is found bad again
 			continue
 		}
-		from, found = max(offset, from), true
+		from, found = offset, true
 	}
 	if found {
 		if err := l.recallRecent(from); err != nil {

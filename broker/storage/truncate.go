@@ -74,6 +74,10 @@ func (l *Log) truncate(offset int64) error {
 		return err
 	}
 
+	if start := l.start.Load(); end < start { // the batch before holds the start
+		return l.beginAnew(start)
+	}
+
 	// Readers see the end move before bytes go.
 	l.end.set(end, last.base, size)
 	if l.high.offset.Load() >= end {
@@ -97,9 +101,25 @@ func (l *Log) truncate(offset int64) error {
 		return err
 	}
 	l.synced.Store(min(l.synced.Load(), end))
-	if end < l.start.Load() {
-		l.start.Store(end)
+	return l.forgetFrom(end)
+}
+
+// beginAnew empties the log, which goes on at offset; flushMu and mu are held.
+func (l *Log) beginAnew(offset int64) error {
+	l.removeSegments(*l.segments.Load())
+	fresh, err := l.store.createSegment(l.dir, offset)
+	if err != nil {
+		return err
 	}
+	l.publish([]*segment{fresh})
+	l.end.set(offset, offset, 0)
+	l.high.set(offset, offset, 0)
+	l.synced.Store(offset)
+	return l.forgetFrom(offset)
+}
+
+// forgetFrom takes epochs and producers back to what they were at end.
+func (l *Log) forgetFrom(end int64) error {
 	if es := (*l.epochs.Load()).before(end); len(es) < len(*l.epochs.Load()) {
 		if err := l.saveEpochs(es); err != nil {
 			return err
