@@ -215,7 +215,7 @@ func wantCode(t testing.TB, err error, want *kerr.Error) {
 // what files hold and not of whether disks keep it.
 func quickDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "storage-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "storage-test-") //nolint:usetesting // TempDir is on disk
 	if err != nil {
 		return t.TempDir()
 	}
