@@ -193,8 +193,7 @@ func producedBatch(version int16, records []byte) (wire.Batch, error) {
 // produceError is what a partition's entry says about err.
 func produceError(err error) (code int16, message *string, records []kmsg.ProduceResponseTopicPartitionErrorRecord) {
 	code, message = errorCode(err)
-	var refused *storage.Error
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*storage.Error](err); ok {
 		for _, e := range refused.RecordErrors {
 			er := kmsg.NewProduceResponseTopicPartitionErrorRecord()
 			er.RelativeOffset = e.Index

@@ -56,7 +56,7 @@ func (n *Node) offsetFetch(_ context.Context, r *request, req *kmsg.OffsetFetchR
 			rt.TopicID = t.TopicID
 			for _, p := range t.Partitions {
 				rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-				rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata = p, -1, -1, kmsg.StringPtr("")
+				rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata = p, -1, -1, new("")
 				rp.ErrorCode = r.fail(err)
 				rt.Partitions = append(rt.Partitions, rp)
 			}

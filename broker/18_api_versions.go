@@ -29,7 +29,7 @@ const oldestMetadataVersion = 7
 
 func (n *Node) apiVersions(_ context.Context, r *request, req *kmsg.ApiVersionsRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrApiVersionsResponse()
-	if r.Version >= 3 && !(n.softwareName.MatchString(req.ClientSoftwareName) && n.softwareName.MatchString(req.ClientSoftwareVersion)) {
+	if r.Version >= 3 && (!n.softwareName.MatchString(req.ClientSoftwareName) || !n.softwareName.MatchString(req.ClientSoftwareVersion)) {
 		resp.ErrorCode = r.note(kerr.InvalidRequest.Code)
 		return resp, nil
 	}
@@ -50,12 +50,12 @@ func (n *Node) apiVersions(_ context.Context, r *request, req *kmsg.ApiVersionsR
 	return resp, nil
 }
 
-// unsupportedApiVersions answers a version that is too new (or no version at all).
-func (n *Node) unsupportedApiVersions(r *request) error {
+// unsupportedAPIVersions answers a version that is too new (or no version at all).
+func (n *Node) unsupportedAPIVersions(r *request) error {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.ErrorCode = r.note(kerr.UnsupportedVersion.Code)
 	k := kmsg.NewApiVersionsResponseApiKey()
-	k.ApiKey, k.MinVersion, k.MaxVersion = keyApiVersions, r.api.oldest, r.api.newest
+	k.ApiKey, k.MinVersion, k.MaxVersion = keyAPIVersions, r.api.oldest, r.api.newest
 	resp.ApiKeys = append(resp.ApiKeys, k)
 	v0 := *r
 	v0.Version = 0

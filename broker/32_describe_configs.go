@@ -83,6 +83,7 @@ func (n *Node) settingsOf(r *kmsg.DescribeConfigsRequestResource) ([]replica.Con
 			return set, nil
 		}
 		return replica.DescribeBroker(n.controller.Settings(n.id), r.ConfigNames), nil
+	default:
+		return nil, unknownResource(r.ResourceType)
 	}
-	return nil, unknownResource(r.ResourceType)
 }

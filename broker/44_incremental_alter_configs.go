@@ -72,6 +72,7 @@ func (n *Node) alter(at resource, topic func(string) error, broker func(int32) e
 			return err
 		}
 		return broker(id)
+	default:
+		return unknownResource(at.kind)
 	}
-	return unknownResource(at.kind)
 }

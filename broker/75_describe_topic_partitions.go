@@ -52,7 +52,7 @@ func (n *Node) describeTopicPartitions(_ context.Context, r *request, req *kmsg.
 			from = c.Partition
 		}
 	}
-	left := int32(min(max(req.ResponsePartitionLimit, 1), maxDescribedPartitions))
+	left := min(max(req.ResponsePartitionLimit, 1), maxDescribedPartitions)
 	for _, name := range names {
 		if left == 0 {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name}

@@ -144,7 +144,8 @@ func Open(cfg Config) (*Node, error) {
 		softwareName: softwareNamePattern(),
 		conns:        make(map[*conn]struct{}),
 	}
-	if err := n.open(cfg); err != nil {
+	ctx := context.Background() //nolint:forbidigo // what Open does is short, and not to be left half-way
+	if err := n.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	n.logger.Info("node is open", slog.String("address", n.Addr()), slog.String("cluster_id", n.clusterID),
@@ -153,14 +154,14 @@ func Open(cfg Config) (*Node, error) {
 }
 
 // open takes address and directory; what it took before an error is Close's.
-func (n *Node) open(cfg Config) (err error) {
-	if n.listener, err = listen(cfg.Listen); err != nil {
+func (n *Node) open(ctx context.Context, cfg Config) (err error) {
+	if n.listener, err = listen(ctx, cfg.Listen); err != nil {
 		return err
 	}
 	if err := n.advertise(cfg.Advertised); err != nil {
 		return err
 	}
-	if err := n.openMetadata(cfg); err != nil {
+	if err := n.openMetadata(ctx, cfg); err != nil {
 		return err
 	}
 	n.limits = cfg.Limits.withDefaults(n.settings)

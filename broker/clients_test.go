@@ -154,7 +154,7 @@ func TestSarama(t *testing.T) {
 	if !slices.Equal(reader.got, want) {
 		t.Errorf("read %d records, want %d", len(reader.got), len(want))
 	}
-	configs, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: "t"})
+	configs, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: "t"}) //nolint:staticcheck // what programs use today
 	if err != nil || len(configs) < 20 {
 		t.Errorf("describe config: %d entries, %v", len(configs), err)
 	}

@@ -76,6 +76,7 @@ func unknownResource(t kmsg.ConfigResourceType) error {
 	switch t {
 	case kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics, kmsg.ConfigResourceTypeGroupConfig:
 		return refuse(kerr.InvalidRequest, "Resource type "+t.String()+" is not offered by this broker.")
+	default:
+		return refuse(kerr.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", t))
 	}
-	return refuse(kerr.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", t))
 }

@@ -148,7 +148,7 @@ func (c *conn) read(ctx context.Context) (frame []byte, charged int64, err error
 	if size > freeRequest {
 		charged = min(int64(size), c.node.limits.InFlightBytes)
 		if err := c.node.budget.Acquire(ctx, charged); err != nil {
-			return nil, 0, nil // only when ctx ends
+			return nil, 0, errClose // draining
 		}
 	}
 	frame = c.node.buffers.get(int(size))
@@ -198,8 +198,8 @@ func (c *conn) handle(ctx context.Context, frame []byte, charged int64) error {
 	defer func() { c.release(frame, charged) }()
 	r := &request{RequestHeader: h, conn: c, body: body, started: time.Now(), api: a}
 	if h.Version < a.oldest || h.Version > a.newest {
-		if h.Key == keyApiVersions {
-			return c.node.unsupportedApiVersions(r)
+		if h.Key == keyAPIVersions {
+			return c.node.unsupportedAPIVersions(r)
 		}
 		return fmt.Errorf("%s version %d is not offered: %d to %d are", a.name, h.Version, a.oldest, a.newest)
 	}
@@ -271,7 +271,7 @@ func (c *conn) answer(ctx context.Context) {
 			out = appendResponse(out[:0], keyProduce, a.version, a.correlationID, resp)
 			if err := c.write(out); err != nil {
 				c.broken.Store(true)
-				c.net.Close() // wakes the reader
+				_ = c.net.Close() // wakes the reader
 			}
 		}
 		produce.metrics.seconds.Observe(time.Since(a.started).Seconds())
@@ -305,7 +305,7 @@ type complaints struct {
 	suppressed int
 }
 
-func (l *complaints) log(logger *slog.Logger, message, remote string, err error) {
+func (l *complaints) log(logger *slog.Logger, complaint, remote string, err error) {
 	l.mu.Lock()
 	now := time.Now()
 	if now.Sub(l.last) < time.Second {
@@ -316,12 +316,12 @@ func (l *complaints) log(logger *slog.Logger, message, remote string, err error)
 	suppressed := l.suppressed
 	l.last, l.suppressed = now, 0
 	l.mu.Unlock()
-	attrs := []any{slog.String("client", remote)}
+	attrs := []any{slog.String("complaint", complaint), slog.String("client", remote)}
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
 	if suppressed > 0 {
 		attrs = append(attrs, slog.Int("not_logged_before", suppressed))
 	}
-	logger.Warn(message, attrs...)
+	logger.Warn("trouble with a client", attrs...)
 }

@@ -190,7 +190,9 @@ func TestConnectionLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer third.Close()
-	third.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := third.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := third.Read(make([]byte, 1)); err == nil {
 		t.Error("the third connection was served")
 	}

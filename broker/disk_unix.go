@@ -10,5 +10,6 @@ func diskSpace(dir string) (total, usable int64) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return -1, -1
 	}
-	return int64(s.Blocks) * int64(s.Bsize), int64(s.Bavail) * int64(s.Bsize)
+	block := int64(s.Bsize) //nolint:unconvert // int32 on some systems
+	return int64(s.Blocks) * block, int64(s.Bavail) * block
 }

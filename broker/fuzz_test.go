@@ -28,7 +28,9 @@ func FuzzHandle(f *testing.F) {
 		if err := node.Close(); err != nil {
 			f.Error(err)
 		}
-		<-ran
+		if err := <-ran; err != nil {
+			f.Error(err)
+		}
 	})
 	for key, a := range node.table() {
 		for version := a.oldest; version <= a.newest; version++ {
@@ -50,7 +52,7 @@ func FuzzHandle(f *testing.F) {
 			return
 		}
 		ours, theirs := net.Pipe()
-		go io.Copy(io.Discard, theirs)
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		// A request may park for as long as it says: the context does not let it.
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
@@ -66,7 +68,7 @@ func FuzzHandle(f *testing.F) {
 
 // FuzzServe feeds arbitrary bytes to a connection.
 func FuzzServe(f *testing.F) {
-	frame := wire.AppendRequestHeader(make([]byte, 4), wire.RequestHeader{Key: keyApiVersions})
+	frame := wire.AppendRequestHeader(make([]byte, 4), wire.RequestHeader{Key: keyAPIVersions})
 	binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
 	f.Add(frame)
 	f.Add(append(append([]byte{}, frame...), frame...))
@@ -78,9 +80,9 @@ func FuzzServe(f *testing.F) {
 	f.Cleanup(func() { node.Close() })
 	f.Fuzz(func(t *testing.T, input []byte) {
 		ours, theirs := net.Pipe()
-		go io.Copy(io.Discard, theirs)
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		go func() {
-			theirs.Write(input)
+			_, _ = theirs.Write(input)
 			theirs.Close()
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)

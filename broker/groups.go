@@ -33,10 +33,10 @@ func (n *Node) openGroups() {
 // runGroups loads the groups and runs them.
 func (n *Node) runGroups(ctx context.Context) error {
 	if err := n.groups.Load(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			return fmt.Errorf("load: %w", err)
 		}
-		return fmt.Errorf("load: %w", err)
+		return nil // the node was stopped meanwhile
 	}
 	return n.groups.Run(ctx)
 }
@@ -79,8 +79,7 @@ func (o offsetsLog) Append(ctx context.Context, partition int32, records []wire.
 			return fmt.Errorf("encode records of %s/%d: %w", offsetsTopic, partition, err)
 		}
 		result, err := log.Append(batch, epoch, storage.AppendOptions{})
-		var refused *storage.Error
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*storage.Error](err); ok {
 			if known := kerr.TypedErrorForCode(refused.Code); known != nil {
 				return fmt.Errorf("%w: %s", known, refused.Message)
 			}

@@ -15,8 +15,9 @@ import (
 
 // listen binds the node's address. A port in use is the most common fault of a
 // first start, so the error says what to do about it.
-func listen(address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen on %s: the address is in use by another process; stop that one (ss -ltnp shows it) or give this node another port: %w", address, err)
@@ -42,8 +43,8 @@ func (n *Node) accept(ctx context.Context) error {
 		defer close(drained)
 		<-ctx.Done()
 		n.draining.Store(true)
-		n.listener.Close()
-		n.eachConn(func(c *conn) { c.net.SetReadDeadline(time.Now()) }) // wakes idle readers
+		_ = n.listener.Close()
+		n.eachConn(func(c *conn) { _ = c.net.SetReadDeadline(time.Now()) }) // wakes idle readers
 	}()
 	var serving sync.WaitGroup
 	defer func() {
@@ -58,7 +59,7 @@ func (n *Node) accept(ctx context.Context) error {
 		case <-gone:
 		case <-time.After(drainTimeout):
 			kill()
-			n.eachConn(func(c *conn) { c.net.Close() })
+			n.eachConn(func(c *conn) { _ = c.net.Close() })
 			<-gone
 		}
 	}()
@@ -84,7 +85,7 @@ func (n *Node) accept(ctx context.Context) error {
 		if !n.admit(c) {
 			n.metrics.refused.Inc()
 			n.complaints.log(n.logger, "refused a client connection", c.remote, fmt.Errorf("%d connections are open, which is max.connections", n.limits.Connections))
-			nc.Close()
+			_ = nc.Close()
 			continue
 		}
 		serving.Go(func() {
@@ -124,7 +125,7 @@ func (n *Node) admit(c *conn) bool {
 }
 
 func (n *Node) dismiss(c *conn) {
-	c.net.Close()
+	_ = c.net.Close()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.conns, c)

@@ -123,7 +123,7 @@ func eachRecord(buf []byte, from int64, fn func(wire.Record) error) (next int64,
 
 // openMetadata opens the data directory and the controller, and reads the
 // settings in force.
-func (n *Node) openMetadata(cfg Config) (err error) {
+func (n *Node) openMetadata(ctx context.Context, cfg Config) (err error) {
 	static := n.staticSettings(cfg)
 	before := newSettings(func(name string) string { return static[name] })
 	n.static = static
@@ -141,7 +141,6 @@ func (n *Node) openMetadata(cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx := context.Background() // reading and writing our own files is not cancelled half-way
 	n.controller, err = replica.Open(ctx, replica.Options{
 		Log: log, Brokers: []int32{n.id}, Static: static, Changed: n.topicsChanged, Logger: n.logger,
 	})

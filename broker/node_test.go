@@ -3,7 +3,7 @@ package broker_test
 import (
 	"context"
 	"encoding/binary"
-	"io"
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -73,7 +73,9 @@ func dial(t testing.TB, node *broker.Node) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	return &client{Conn: c, t: t, id: "test-client"}
 }
 
@@ -112,14 +114,9 @@ func (c *client) mustClose() {
 	c.t.Helper()
 	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
 		c.t.Errorf("read %d bytes and %v, want a closed connection", n, err)
-	} else if err != io.EOF && !isReset(err) {
+	} else if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		c.t.Errorf("read: %v, want a closed connection", err)
 	}
-}
-
-func isReset(err error) bool {
-	ne, ok := err.(net.Error)
-	return !ok || !ne.Timeout()
 }
 
 // ask sends a request and returns its response.

@@ -10,9 +10,7 @@ import (
 // that a request full of empty entries cannot grow to many times its size.
 const maxProduceEntries = 200_000
 
-var (
-	errTooManyEntries = errors.New("more topics and partitions than a request may have")
-)
+var errTooManyEntries = errors.New("more topics and partitions than a request may have")
 
 // produceRequest is a decoded Produce request. Its records and names alias the
 // request's frame. It is decoded by hand because it is the hot path: one pass,

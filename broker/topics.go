@@ -53,9 +53,9 @@ func (n *Node) topicsChanged(old, current *replica.Image) {
 		return
 	}
 	for _, t := range current.Topics() {
-		switch before := old.TopicByID(t.ID); {
-		case before == t:
-		case before == nil:
+		switch before := old.TopicByID(t.ID); before {
+		case t:
+		case nil:
 			n.openLogs(current, t, 0)
 		default:
 			n.openLogs(current, t, len(before.Partitions))

@@ -203,7 +203,7 @@ func TestDescribeTopicPartitions(t *testing.T) {
 		resp := ask[*kmsg.DescribeTopicPartitionsResponse](c, 0, req)
 		for _, topic := range resp.Topics {
 			for _, p := range topic.Partitions {
-				seen = append(seen, *topic.Topic+string(rune('0'+p.Partition)))
+				seen = append(seen, *topic.Topic+string('0'+p.Partition))
 			}
 		}
 		if resp.NextCursor == nil || pages > 10 {
