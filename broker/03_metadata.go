@@ -38,7 +38,6 @@ const (
 	noOperations      = math.MinInt32 // not asked for
 	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
 	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
-	groupOperations   = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 )
 
 func (n *Node) metadata(ctx context.Context, r *request, req *kmsg.MetadataRequest) (kmsg.Response, error) {
