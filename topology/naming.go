@@ -95,7 +95,7 @@ func (f *Flow) TargetTopic(source string) string {
 // this name on the target, false if no topic of the source could have it.
 func (f *Flow) SourceTopic(target string) (string, bool) {
 	source, prefixed := strings.CutPrefix(target, f.prefix())
-	if f.Naming == Identity && !(prefixed && f.isHeartbeats(source)) {
+	if f.Naming == Identity && (!prefixed || !f.isHeartbeats(source)) {
 		return target, LegalTopic(target) && !f.isHeartbeats(target)
 	}
 	return source, prefixed && LegalTopic(source)
@@ -150,7 +150,8 @@ func LegalTopic(name string) bool {
 func onlyTopicChars(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-') {
+		legal := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-'
+		if !legal {
 			return false
 		}
 	}

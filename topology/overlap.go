@@ -180,11 +180,8 @@ func common(starts []position) (name string, decided bool) {
 			for j := i; nodes[j].parent >= 0; j = nodes[j].parent {
 				reversed = append(reversed, nodes[j].by)
 			}
-			var b strings.Builder
-			for j := len(reversed) - 1; j >= 0; j-- {
-				b.WriteByte(reversed[j])
-			}
-			return b.String(), true
+			slices.Reverse(reversed)
+			return string(reversed), true
 		}
 		if depth == MaxTopicName {
 			continue

@@ -116,7 +116,7 @@ func TestSharedTopicsAreFound(t *testing.T) {
 		if !decided {
 			t.Fatal("small patterns must be decided")
 		}
-		if topic != "" && !(writes(a, topic) && writes(b, topic)) {
+		if topic != "" && (!writes(a, topic) || !writes(b, topic)) {
 			t.Fatalf("the example %q is not written by both: %v, %v", topic, writes(a, topic), writes(b, topic))
 		}
 		for range 30 {

@@ -218,6 +218,7 @@ func describe(node *yaml.Node) string {
 			return "a date"
 		}
 		return "a value tagged " + node.ShortTag()
+	case yaml.DocumentNode, yaml.AliasNode:
 	}
 	return "something else"
 }

@@ -221,27 +221,6 @@ func (r *reader) choice(v value, to *string, words ...string) bool {
 	return false
 }
 
-// names reads a list of texts.
-func (r *reader) names(v value, to *[]string) bool {
-	items, ok := r.items(v)
-	if !ok {
-		return false
-	}
-	list := make([]string, 0, len(items))
-	for _, item := range items {
-		var text string
-		if !r.name(item, &text) {
-			ok = false
-			continue
-		}
-		list = append(list, text)
-	}
-	if ok {
-		*to = list
-	}
-	return ok
-}
-
 // patterns reads a list of regular expressions.
 func (r *reader) patterns(v value, to *[]string) bool {
 	items, ok := r.items(v)

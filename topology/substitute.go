@@ -76,8 +76,7 @@ func isVariable(name string) bool {
 
 // osReason is what the operating system said, without operation and path.
 func osReason(err error) string {
-	var pathError *fs.PathError
-	if errors.As(err, &pathError) {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathError.Err.Error()
 	}
 	return err.Error()
@@ -85,8 +84,7 @@ func osReason(err error) string {
 
 // regexpReason is what is wrong with an expression, without the expression.
 func regexpReason(err error) string {
-	var syntaxError *syntax.Error
-	if errors.As(err, &syntaxError) {
+	if syntaxError, ok := errors.AsType[*syntax.Error](err); ok {
 		return syntaxError.Code.String() + ": " + syntaxError.Expr
 	}
 	return err.Error()

@@ -2,7 +2,6 @@ package topology
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -63,12 +62,4 @@ func either(words []string) string {
 		return strings.Join(words, "")
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
-}
-
-func quoteAll(words []string) []string {
-	quoted := make([]string, 0, len(words))
-	for _, word := range words {
-		quoted = append(quoted, strconv.Quote(word))
-	}
-	return quoted
 }

@@ -138,7 +138,7 @@ func largeValues(t *testing.T, w world) {
 	leader, others := leaderOf(t, soon, a, b)
 	other := others[0]
 	random := rand.NewChaCha8([32]byte{1})
-	for i, size := range []int{10, 300 << 10, 3 << 20, 600 << 10, 100} {
+	for i, size := range []int{10, 300 << 10, 1 << 20, 600 << 10, 100} {
 		value := make([]byte, size)
 		_, _ = random.Read(value)
 		if err := leader.Publish(t.Context(), leader.fence(), other.id(), value); err != nil {
@@ -184,7 +184,7 @@ func ownErrors(t *testing.T, w world) {
 		// A term that only ends is followed by the next.
 		terms := 0
 		leading, stop := context.WithCancel(ctx)
-		if err := client.Lead(leading, id, func(ctx context.Context, _ uint64) error {
+		if err := client.Lead(leading, id, func(context.Context, uint64) error {
 			if terms++; terms == 3 {
 				stop()
 			}

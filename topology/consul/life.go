@@ -28,11 +28,52 @@ type life struct {
 
 	deadline atomic.Pointer[time.Time] // until when the membership is certain
 
-	over context.Context // ends with the membership; its cause wraps ErrLost
-	end  context.CancelCauseFunc
+	mu    sync.Mutex // guards the fields below
+	lost  error      // why the membership ended, wraps ErrLost; nil: it has not
+	bound map[*context.CancelCauseFunc]struct{}
 }
 
 func (l *life) until() time.Time { return *l.deadline.Load() }
+
+// end ends the life, and all contexts that are bound to it. The first reason stays.
+func (l *life) end(lost error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost != nil {
+		return
+	}
+	l.lost = lost
+	for cancel := range l.bound {
+		(*cancel)(lost)
+	}
+	l.bound = nil
+}
+
+// ended returns why the life ended, nil while it has not.
+func (l *life) ended() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
+}
+
+// bind returns a context that ends with the life too, which is then its cause.
+// The function releases it.
+func (l *life) bind(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost != nil {
+		cancel(l.lost)
+	} else {
+		l.bound[&cancel] = struct{}{}
+	}
+	return ctx, func() {
+		l.mu.Lock()
+		delete(l.bound, &cancel)
+		l.mu.Unlock()
+		cancel(nil)
+	}
+}
 
 // Join makes this instance a member with info, and runs live. Its context ends
 // when ctx does, or when the membership can no longer be proved; deadline tells
@@ -54,9 +95,10 @@ func (c *Client) Join(ctx context.Context, info []byte, live func(ctx context.Co
 		}
 		began := time.Now()
 		err = c.run(ctx, l, live)
+		if ctx.Err() != nil {
+			break
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case errors.Is(err, ErrLost):
 			c.log.Warn("the membership is lost, joining again", slog.String("life", l.id), slog.Any("error", err))
 		default:
@@ -67,7 +109,7 @@ func (c *Client) Join(ctx context.Context, info []byte, live func(ctx context.Co
 		}
 		retry.sleep(ctx)
 	}
-	return nil
+	return nil //nolint:nilerr // ctx ended, and a stop is no fault
 }
 
 // enter begins a life: service, session, member key, in this order.
@@ -78,11 +120,9 @@ func (c *Client) enter(ctx context.Context, info []byte) (*life, error) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails, says crypto/rand
 	name := hex.EncodeToString(random[:])
-	l := &life{id: c.instance + "/" + name}
+	l := &life{id: c.instance + "/" + name, bound: map[*context.CancelCauseFunc]struct{}{}}
 	serviceID := c.service + "-" + c.instance + "-" + name
 	l.service = service{id: serviceID, name: c.service, instance: c.instance, http: c.http, checkID: "service:" + serviceID, ttl: c.ttl}
-	l.over, l.end = context.WithCancelCause(context.WithoutCancel(ctx))
-
 	sent := time.Now()
 	err := c.backend.register(ctx, l.service)
 	if err == nil {
@@ -179,22 +219,20 @@ func (c *Client) extend(l *life, sent time.Time) {
 // run runs live for a life, keeps the life up meanwhile, and gives it back. It
 // returns what live returned, or why the life ended before it did.
 func (c *Client) run(ctx context.Context, l *life, live func(ctx context.Context, id string, deadline func() time.Time) error) error {
-	// Not derived from ctx: while live ends in order, the life goes on.
-	keep, stop := context.WithCancel(l.over)
+	// Not ended by ctx: while live ends in order, the life goes on.
+	keep, stop := l.bind(context.WithoutCancel(ctx))
 	var keepers sync.WaitGroup
 	keepers.Go(func() { c.renew(keep, l) })
 	keepers.Go(func() { expire(keep, l) })
 	keepers.Go(func() { c.observe(keep, l) })
 
-	living, die := context.WithCancelCause(ctx)
-	unlink := context.AfterFunc(l.over, func() { die(context.Cause(l.over)) })
+	living, die := l.bind(ctx)
 	c.log.Debug("joined", slog.String("life", l.id), slog.String("session", l.session))
 	err := live(living, l.id, l.until)
-	unlink()
-	die(nil)
+	die()
 	stop()
 	keepers.Wait()
-	if lost := context.Cause(l.over); lost != nil {
+	if lost := l.ended(); lost != nil {
 		err = lost
 	}
 

@@ -143,18 +143,17 @@ func (c *Client) Hold(ctx context.Context, id string, held []byte) error {
 	if !alive {
 		return fmt.Errorf("hold as %s: %w", id, ErrLost)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(l.over, cancel)()
+	ctx, release := l.bind(ctx)
+	defer release()
 	err := c.insist(ctx, "publish what is held", func() error {
 		return c.put(ctx, kindHeld, id, l.session, held)
 	})
-	var refused *refusedError
-	switch {
-	case l.over.Err() != nil:
-		return fmt.Errorf("hold as %s: %w", id, context.Cause(l.over))
-	case errors.As(err, &refused):
-		lost := fmt.Errorf("hold as %s: %w: %w", id, refused, ErrLost)
+	refused, isRefused := errors.AsType[*refusedError](err)
+	switch lost := l.ended(); {
+	case lost != nil:
+		return fmt.Errorf("hold as %s: %w", id, lost)
+	case isRefused:
+		lost = fmt.Errorf("hold as %s: %w: %w", id, refused, ErrLost)
 		l.end(lost)
 		return lost
 	case err != nil:

@@ -20,9 +20,8 @@ func (c *Client) Lead(ctx context.Context, id string, term func(ctx context.Cont
 	if !alive {
 		return fmt.Errorf("lead as %s: %w", id, ErrLost)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(l.over, cancel)()
+	ctx, release := l.bind(ctx)
+	defer release()
 	var retry backoff
 	for ctx.Err() == nil {
 		fence, ok := c.acquire(ctx, l)
@@ -38,8 +37,8 @@ func (c *Client) Lead(ctx context.Context, id string, term func(ctx context.Cont
 		}
 		retry.sleep(ctx) // let others lead who are better off
 	}
-	if l.over.Err() != nil {
-		return fmt.Errorf("lead as %s: %w", id, context.Cause(l.over))
+	if lost := l.ended(); lost != nil {
+		return fmt.Errorf("lead as %s: %w", id, lost)
 	}
 	return nil
 }
@@ -126,8 +125,7 @@ func (c *Client) Publish(ctx context.Context, fence uint64, id string, assignmen
 	err := c.insist(ctx, "publish the assignment of "+id, func() error {
 		return c.put(ctx, kindAssignments, id, "", assignment, guard)
 	})
-	var refused *refusedError
-	if errors.As(err, &refused) {
+	if _, refused := errors.AsType[*refusedError](err); refused {
 		return fmt.Errorf("publish the assignment of %s with fence %d: %w", id, fence, ErrFenced)
 	}
 	if err != nil {

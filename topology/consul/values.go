@@ -68,7 +68,10 @@ func pack(value []byte) (head []byte, pieces [][]byte, version string, err error
 	}
 	var b bytes.Buffer
 	b.WriteByte(formGzip)
-	w := gzip.NewWriter(&b)
+	w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed) // what does not compress shall not cost much
+	if err != nil {
+		return nil, nil, "", err
+	}
 	if _, err := w.Write(value); err != nil {
 		return nil, nil, "", err
 	}

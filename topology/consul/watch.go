@@ -27,12 +27,13 @@ func (c *Client) watch(ctx context.Context, what string, look func(ctx context.C
 	var index uint64
 	for ctx.Err() == nil {
 		next, err := look(ctx, index)
-		var stop *stopError
-		switch {
-		case errors.As(err, &stop):
+		if stop, ok := errors.AsType[*stopError](err); ok {
 			return stop.err
-		case ctx.Err() != nil:
-			return nil
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		switch {
 		case err != nil:
 			c.trouble(ctx, &retry, "watch "+what, err)
 			index = 0
@@ -44,7 +45,7 @@ func (c *Client) watch(ctx context.Context, what string, look func(ctx context.C
 		}
 		index = following(index, next)
 	}
-	return nil
+	return nil //nolint:nilerr // ctx ended, and a stop is no fault
 }
 
 // following is the index to block on after an answer.
