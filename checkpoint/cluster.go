@@ -116,14 +116,14 @@ func (r *retry) note(err error) {
 		return
 	}
 	if r.failed == 0 {
-		r.log.Warn(r.what, slog.Any("error", err))
+		r.log.Warn("failed; trying again", slog.String("step", r.what), slog.Any("error", err))
 	}
 	r.failed++
 }
 
 func (r *retry) success() {
 	if r.failed > 0 {
-		r.log.Info(r.what+" goes on", slog.Int("attempts", r.failed))
+		r.log.Info("goes on", slog.String("step", r.what), slog.Int("attempts", r.failed))
 	}
 	r.failed = 0
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,16 +137,15 @@ func TestForeignRecordsAreRefused(t *testing.T) {
 		"future version": {Key: good.Key, Value: append([]byte{2}, good.Value[1:]...)},
 		"empty value":    {Key: good.Key, Value: []byte{}},
 		"cut key":        {Key: good.Key[:10], Value: good.Value},
-		"long key":       {Key: append(good.Key[:len(good.Key):len(good.Key)], 0), Value: good.Value},
+		"long key":       {Key: append(slices.Clip(good.Key), 0), Value: good.Value},
 		"cut value":      {Key: good.Key, Value: good.Value[:len(good.Value)-1]},
-		"long value":     {Key: good.Key, Value: append(good.Value[:len(good.Value):len(good.Value)], 0)},
+		"long value":     {Key: good.Key, Value: append(slices.Clip(good.Value), 0)},
 		"lying string":   {Key: []byte{2, 0xff, 0xff, 0xff, 0xff, 0x0f}, Value: good.Value},
 		"no steps":       {Key: anchor.Key, Value: []byte{1, 0, 0}},
 		"lying steps":    {Key: anchor.Key, Value: []byte{1, 0, 0xff, 0xff, 0xff, 0x7f, 1}},
 	} {
 		got, err := checkpoint.Decode(rec)
-		var fault *checkpoint.FormatError
-		if !errors.As(err, &fault) {
+		if _, ok := errors.AsType[*checkpoint.FormatError](err); !ok {
 			t.Errorf("%s: got %+v, %v; want a FormatError", name, got, err)
 		}
 	}

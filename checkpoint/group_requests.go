@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -214,9 +215,7 @@ func (g *groups) fetch(ctx context.Context, names []string) map[string]offsets {
 				}
 				answers := g.fetchAt(ctx, broker, names[:n])
 				mu.Lock()
-				for name, answer := range answers {
-					all[name] = answer
-				}
+				maps.Copy(all, answers)
 				mu.Unlock()
 				names = names[n:]
 			}
@@ -407,9 +406,7 @@ func (g *groups) commitAt(ctx context.Context, broker int32, group string, due m
 		return result
 	}
 	rest := g.commitAt(ctx, broker, group, tooLarge) // the target allows less metadata: offsets matter more
-	for at, err := range rest.failed {
-		result.failed[at] = err
-	}
+	maps.Copy(result.failed, rest.failed)
 	if rest.err != nil {
 		for at := range tooLarge {
 			result.failed[at] = rest.err
@@ -425,7 +422,7 @@ func commitRequest(group string, due map[topicPartition]committed) *kmsg.OffsetC
 	topics := make(map[string][]kmsg.OffsetCommitRequestTopicPartition)
 	for at, c := range due {
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
-		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = at.partition, c.offset, -1, kmsg.StringPtr(c.metadata)
+		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = at.partition, c.offset, -1, new(c.metadata)
 		topics[at.topic] = append(topics[at.topic], p)
 	}
 	for name, partitions := range topics {

@@ -26,7 +26,7 @@ func newMemoryLogs() *memoryLogs {
 	return &memoryLogs{logs: map[string][]wire.Record{}, changed: make(chan struct{}), made: map[string]map[string]string{}}
 }
 
-func at(topic string, partition int32) string { return topic + "/" + string(rune('0'+partition)) }
+func at(topic string, partition int32) string { return topic + "/" + string('0'+partition) }
 
 func (m *memoryLogs) Append(ctx context.Context, topic string, partition int32, records []wire.Record) (int64, error) {
 	m.mu.Lock()
@@ -104,7 +104,7 @@ func (m *memoryLogs) Follow(ctx context.Context, topic string, partition int32, 
 	}
 }
 
-func (m *memoryLogs) EnsureInternalTopic(_ context.Context, name string, partitions int32, configs map[string]string) error {
+func (m *memoryLogs) EnsureInternalTopic(_ context.Context, name string, _ int32, configs map[string]string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.made[name] = configs

@@ -145,7 +145,7 @@ func TestTranslationEqualsTheOracle(t *testing.T) {
 // topic is a compacted topic as a list of records.
 type topic []wire.Record
 
-func (p *topic) write(t *rapid.T, blocks []checkpoint.Block) {
+func (p *topic) write(blocks []checkpoint.Block) {
 	for _, b := range blocks {
 		*p = append(*p, checkpoint.EncodeBlock(b))
 	}
@@ -193,7 +193,7 @@ func TestThePersistedMapIsTheTruth(t *testing.T) {
 			owner   = &checkpoint.Runs{} // what the present owner knows
 			clones  []*checkpoint.Runs   // taken on the way: they must not change
 			frozen  [][]checkpoint.Run   // what they held when taken
-			flush   = func(r *checkpoint.Runs) { log.write(t, r.Unsaved(key())) }
+			flush   = func(r *checkpoint.Runs) { log.write(r.Unsaved(key())) }
 		)
 		complete := func(r *checkpoint.Runs) {
 			for _, run := range reality {
@@ -494,7 +494,7 @@ func BenchmarkLoad(b *testing.B) {
 	runtime.ReadMemStats(&before)
 	length := runs.Len()
 	runtime.KeepAlive(runs)
-	runs = nil
+	runs = nil //nolint:wastedassign // its memory is measured by letting go
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	b.ReportMetric(float64(before.HeapAlloc-after.HeapAlloc)/float64(length), "B/run")

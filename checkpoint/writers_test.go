@@ -338,7 +338,8 @@ func TestLoadPartitionsTellsKeysApart(t *testing.T) {
 	for _, rec := range []wire.Record{
 		checkpoint.EncodeAnchor(anchorAt(a, 0)), checkpoint.EncodeAnchor(anchorAt(a, 9)), checkpoint.EncodeAnchor(anchorAt(b, 3)), deleted,
 		checkpoint.EncodePair(pair), checkpoint.EncodePair(other),
-		{Key: []byte("junk"), Value: []byte("junk")}, {Value: []byte{1}},
+		{Key: []byte("junk"), Value: []byte("junk")},
+		{Value: []byte{1}},
 		checkpoint.EncodeBlock(checkpoint.Block{Key: b, Runs: []checkpoint.Run{{Source: 1, Target: 2, Count: 3}}}),
 	} {
 		if _, err := logs.Append(t.Context(), checkpoint.MapTopic, a.MapPartition(), []wire.Record{rec}); err != nil {

@@ -91,7 +91,7 @@ func failFetch(topics []kmsg.OffsetFetchRequestGroupTopic, code int16) (out []km
 		t.Topic, t.TopicID = topics[i].Topic, topics[i].TopicID
 		for _, p := range topics[i].Partitions {
 			rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-			rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata, rp.ErrorCode = p, -1, -1, kmsg.StringPtr(""), code
+			rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata, rp.ErrorCode = p, -1, -1, new(""), code
 			t.Partitions = append(t.Partitions, rp)
 		}
 		out = append(out, t)

@@ -123,7 +123,7 @@ func (h *history) step() {
 			a.MemberID, a.MemberAssignment = m.MemberID, []byte("for "+m.MemberID)
 			r.GroupAssignment = append(r.GroupAssignment, a)
 		}
-		h.do(h.group.Sync(h.ticket(), r, h.now))
+		h.do(h.group.Sync(h.ticket(), r))
 	case 7:
 		r := kmsg.NewPtrHeartbeatRequest()
 		r.MemberID, r.InstanceID, r.Generation = who, instance, generation

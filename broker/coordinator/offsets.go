@@ -241,6 +241,7 @@ func (g *Group) Delete(t Ticket, version int16, now time.Time) []Effect {
 		code = kerr.GroupIDNotFound.Code
 	case Stable, PreparingRebalance, CompletingRebalance:
 		code = kerr.NonEmptyGroup.Code
+	case Empty:
 	}
 	if code != 0 {
 		g.answer(t, deleteResponse(version, g.id, code))

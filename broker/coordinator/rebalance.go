@@ -21,7 +21,7 @@ func (g *Group) rebalanceOrComplete(now time.Time) {
 // completeIfAllJoined ends the join phase early. An initial rebalance waits
 // for its delay instead, unless it has lost everybody.
 func (g *Group) completeIfAllJoined(now time.Time) {
-	if g.state == PreparingRebalance && g.allJoined() && !(g.initial && len(g.members) > 0) {
+	if g.state == PreparingRebalance && g.allJoined() && (!g.initial || len(g.members) <= 0) {
 		g.completeJoin(now)
 	}
 }
@@ -141,6 +141,7 @@ func (g *Group) afterRemoval(now time.Time) {
 		g.prepareRebalance(now)
 	case PreparingRebalance:
 		g.completeIfAllJoined(now)
+	case Empty, Dead:
 	}
 }
 

@@ -37,10 +37,10 @@ func TestRecordBytes(t *testing.T) {
 	a := kmsg.NewSyncGroupRequestGroupAssignment()
 	a.MemberID, a.MemberAssignment = "i1-1", []byte("all")
 	sync.GroupAssignment = append(sync.GroupAssignment, a)
-	take(s.group.Sync(s.ticket("sync"), sync, s.now))
+	take(s.group.Sync(s.ticket("sync"), sync))
 	c := commitRequest("g", "i1-1", 1, "t", 3, 42)
 	c.Topics[0].Partitions[0].LeaderEpoch = 2
-	c.Topics[0].Partitions[0].Metadata = kmsg.StringPtr("m")
+	c.Topics[0].Partitions[0].Metadata = new("m")
 	take(s.group.Commit(s.ticket("commit"), c, s.now))
 	c = commitRequest("g", "i1-1", 1, "t", 4, 43)
 	c.Version, c.RetentionTimeMillis = 4, 5000

@@ -12,7 +12,7 @@ import (
 
 // JoinGroup answers when the join phase of the group ends, at once if the
 // request is refused. When ctx ends first the answer is worthless and the
-// member is as good as gone (see Group.Abandon). (key 11, v0-9)
+// member is as good as gone (see Group.Abandon). (key 11, v0-9).
 func (c *Coordinator) JoinGroup(ctx context.Context, req *kmsg.JoinGroupRequest, client ClientInfo) *kmsg.JoinGroupResponse {
 	refuse := func(code int16) *kmsg.JoinGroupResponse {
 		r := newJoinResponse(req.Version)
@@ -40,7 +40,7 @@ func (c *Coordinator) JoinGroup(ctx context.Context, req *kmsg.JoinGroupRequest,
 	})
 }
 
-// SyncGroup answers when the leader's assignment is durable. (key 14, v0-5)
+// SyncGroup answers when the leader's assignment is durable. (key 14, v0-5).
 func (c *Coordinator) SyncGroup(ctx context.Context, req *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
 	refuse := func(code int16) *kmsg.SyncGroupResponse { return syncError(req.Version, code) }
 	if req.Group == "" {
@@ -50,11 +50,11 @@ func (c *Coordinator) SyncGroup(ctx context.Context, req *kmsg.SyncGroupRequest)
 		return refuse(kerr.InconsistentGroupProtocol.Code)
 	}
 	return ask(ctx, c, req.Group, false, kerr.UnknownMemberID.Code, refuse, func(g *Group, t Ticket, now time.Time) []Effect {
-		return g.Sync(t, req, now)
+		return g.Sync(t, req)
 	})
 }
 
-// Heartbeat never waits. (key 12, v0-4)
+// Heartbeat never waits. (key 12, v0-4).
 func (c *Coordinator) Heartbeat(req *kmsg.HeartbeatRequest) *kmsg.HeartbeatResponse {
 	resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
 	if req.Group == "" {
@@ -83,7 +83,7 @@ func (c *Coordinator) Heartbeat(req *kmsg.HeartbeatRequest) *kmsg.HeartbeatRespo
 	return resp
 }
 
-// LeaveGroup waits for the record of a group that it empties. (key 13, v0-5)
+// LeaveGroup waits for the record of a group that it empties. (key 13, v0-5).
 func (c *Coordinator) LeaveGroup(ctx context.Context, req *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse {
 	refuse := func(code int16) *kmsg.LeaveGroupResponse {
 		resp := req.ResponseKind().(*kmsg.LeaveGroupResponse)
@@ -109,7 +109,7 @@ func (c *Coordinator) LeaveGroup(ctx context.Context, req *kmsg.LeaveGroupReques
 // OffsetCommit answers when the commits are durable. The caller has taken out
 // partitions that do not exist, and from v10 on has put in the topic names; topic
 // ids come back as they were. A generation below 0 commits for a group without
-// members, and makes it (a "simple" group). (key 8, v0-10)
+// members, and makes it (a "simple" group). (key 8, v0-10).
 func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
 	if req.Version < 1 { // v0 knows no members
 		req.Generation = -1
@@ -133,7 +133,7 @@ func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRe
 }
 
 // OffsetDelete answers when the tombstones are durable. The caller has taken
-// out partitions that do not exist. (key 47, v0)
+// out partitions that do not exist. (key 47, v0).
 func (c *Coordinator) OffsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
 	refuse := func(code int16) *kmsg.OffsetDeleteResponse {
 		resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
@@ -146,7 +146,7 @@ func (c *Coordinator) OffsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRe
 }
 
 // DeleteGroups deletes empty groups, one after the other, and answers when the
-// tombstones are durable. (key 42, v0-2)
+// tombstones are durable. (key 42, v0-2).
 func (c *Coordinator) DeleteGroups(ctx context.Context, req *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse {
 	resp := req.ResponseKind().(*kmsg.DeleteGroupsResponse)
 	seen := make(map[string]bool)
@@ -169,7 +169,7 @@ func (c *Coordinator) DeleteGroups(ctx context.Context, req *kmsg.DeleteGroupsRe
 const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 // DescribeGroups shows groups with their members. A group that does not exist
-// is Dead; from v6 on it is GROUP_ID_NOT_FOUND as well. (key 15, v0-6)
+// is Dead; from v6 on it is GROUP_ID_NOT_FOUND as well. (key 15, v0-6).
 func (c *Coordinator) DescribeGroups(req *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 	resp := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
 	for _, group := range req.Groups {
@@ -204,7 +204,7 @@ func (c *Coordinator) describe(group string, version int16) kmsg.DescribeGroupsR
 }
 
 // ListGroups lists all groups, sorted, filtered by state (v4) and type (v5);
-// filters are not case sensitive. (key 16, v0-5)
+// filters are not case sensitive. (key 16, v0-5).
 func (c *Coordinator) ListGroups(req *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
 	resp := req.ResponseKind().(*kmsg.ListGroupsResponse)
 	allows := func(filter []string, value string) bool {

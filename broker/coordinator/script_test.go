@@ -295,7 +295,7 @@ func (s *story) sync(a args) {
 			r.GroupAssignment = append(r.GroupAssignment, ga)
 		}
 	}
-	s.do(s.group.Sync(s.ticket("sync "+r.MemberID), r, s.now))
+	s.do(s.group.Sync(s.ticket("sync "+r.MemberID), r))
 }
 
 func (s *story) leave(a args) {
@@ -404,8 +404,7 @@ func code(c int16) string {
 	if c == 0 {
 		return "ok"
 	}
-	var known *kerr.Error
-	if errors.As(kerr.ErrorForCode(c), &known) {
+	if known, ok := errors.AsType[*kerr.Error](kerr.ErrorForCode(c)); ok {
 		return known.Message
 	}
 	return strconv.Itoa(int(c))

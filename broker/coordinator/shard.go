@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ func (c *Coordinator) entryFor(s *shard, group string, create bool) *entry {
 	e := s.groups[group]
 	if e == nil && create {
 		if c.groups.Load() >= int64(c.settings.MaxGroups) {
-			c.logger.Warn("group refused: too many groups", "groups", c.settings.MaxGroups)
+			c.logger.Warn("group refused: too many groups", slog.Int("groups", c.settings.MaxGroups))
 			return nil
 		}
 		e = &entry{group: NewGroup(group, &c.settings, time.Now())}
@@ -116,7 +117,7 @@ func (c *Coordinator) drain(ctx context.Context, s *shard) {
 		err := c.log.Append(ctx, s.partition, records)
 		code := appendCode(err)
 		if err != nil && ctx.Err() == nil {
-			c.logger.Error("group records not written", "partition", s.partition, "records", len(records), "error", err)
+			c.logger.Error("group records not written", slog.Int("partition", int(s.partition)), slog.Int("records", len(records)), slog.Any("error", err))
 		}
 		now := time.Now()
 		s.mu.Lock()
@@ -180,7 +181,7 @@ func (c *Coordinator) LoadPartition(ctx context.Context, partition int32) error 
 		e, known, err := decodeRecord(r)
 		switch {
 		case err != nil:
-			c.logger.Warn("group record skipped", "partition", partition, "offset", r.Offset, "error", err)
+			c.logger.Warn("group record skipped", slog.Int("partition", int(partition)), slog.Int64("offset", r.Offset), slog.Any("error", err))
 		case known:
 			if groups[e.group] == nil {
 				groups[e.group] = &entry{group: NewGroup(e.group, &c.settings, now)}

@@ -15,7 +15,7 @@ import (
 // Version notes:
 //   - v3: group.instance.id (KIP-345)
 //   - v5: protocol type and name must be those of the group (KIP-559)
-func (g *Group) Sync(t Ticket, req *kmsg.SyncGroupRequest, now time.Time) []Effect {
+func (g *Group) Sync(t Ticket, req *kmsg.SyncGroupRequest) []Effect {
 	if code := g.validateSync(req); code != 0 {
 		g.answer(t, syncError(req.Version, code))
 		return g.take()
@@ -146,7 +146,7 @@ func (g *Group) failSync(m *member, err *kerr.Error) {
 	}
 }
 
-func syncError(version int16, code int16) *kmsg.SyncGroupResponse {
+func syncError(version, code int16) *kmsg.SyncGroupResponse {
 	r := kmsg.NewPtrSyncGroupResponse()
 	r.Version, r.ErrorCode, r.MemberAssignment = version, code, []byte{}
 	return r

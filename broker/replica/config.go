@@ -251,6 +251,8 @@ func (s Settings) resolveTopic(d *Definition, overrides map[string]string) (stri
 }
 
 // The tables, built once and read only.
+//
+//nolint:gochecknoglobals // immutable once they are built
 var (
 	topicTable  = sync.OnceValue(TopicConfigs)
 	brokerTable = sync.OnceValue(BrokerConfigs)

@@ -91,12 +91,26 @@ func TestValidateTopicConfig(t *testing.T) {
 		name, value string
 		ok          bool
 	}{
-		{"retention.ms", "-1", true}, {"retention.ms", "-2", false}, {"retention.ms", "1e3", false}, {"retention.ms", "", false},
-		{"retention.ms", "9223372036854775808", false}, {"segment.bytes", "2147483648", false}, {"segment.bytes", " 1048576 ", true},
-		{"cleanup.policy", "compact,delete", true}, {"cleanup.policy", "keep", false}, {"cleanup.policy", "", false},
-		{"compression.type", "zstd", true}, {"compression.type", "zip", false}, {"preallocate", "TRUE", true}, {"preallocate", "1", false},
-		{"min.cleanable.dirty.ratio", "0.1", true}, {"min.cleanable.dirty.ratio", "1.1", false}, {"min.cleanable.dirty.ratio", "NaN", false},
-		{"remote.storage.enable", "false", true}, {"remote.storage.enable", "true", false}, {"num.partitions", "1", false},
+		{"retention.ms", "-1", true},
+		{"retention.ms", "-2", false},
+		{"retention.ms", "1e3", false},
+		{"retention.ms", "", false},
+		{"retention.ms", "9223372036854775808", false},
+		{"segment.bytes", "2147483648", false},
+		{"segment.bytes", " 1048576 ", true},
+		{"cleanup.policy", "compact,delete", true},
+		{"cleanup.policy", "keep", false},
+		{"cleanup.policy", "", false},
+		{"compression.type", "zstd", true},
+		{"compression.type", "zip", false},
+		{"preallocate", "TRUE", true},
+		{"preallocate", "1", false},
+		{"min.cleanable.dirty.ratio", "0.1", true},
+		{"min.cleanable.dirty.ratio", "1.1", false},
+		{"min.cleanable.dirty.ratio", "NaN", false},
+		{"remote.storage.enable", "false", true},
+		{"remote.storage.enable", "true", false},
+		{"num.partitions", "1", false},
 		{"message.timestamp.type", "createtime", false},
 	} {
 		if err := replica.ValidateTopicConfig(test.name, test.value); (err == nil) != test.ok || !test.ok && !is(err, kerr.InvalidConfig) {

@@ -172,7 +172,7 @@ func (c *Controller) snapshot(ctx context.Context) error {
 	}
 	c.broken, c.sinceSnap, c.snapSize = false, 0, total
 	if err := c.log.Trim(begin); err != nil { // the log stays long, no more
-		c.logger.Warn("metadata log not trimmed", "log", c.log.Name(), "before", begin, "error", err)
+		c.logger.Warn("metadata log not trimmed", slog.String("log", c.log.Name()), slog.Int64("before", begin), slog.Any("error", err))
 	}
 	return nil
 }

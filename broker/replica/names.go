@@ -25,7 +25,7 @@ func ValidateTopicName(name string) error {
 }
 
 func illegalInTopic(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-'
 }
 
 // Internal tells whether Kafka itself keeps a topic of that name.

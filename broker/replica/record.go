@@ -64,6 +64,7 @@ type record struct {
 func (r record) encode() []byte {
 	b := []byte{byte(r.kind), recordVersion}
 	switch r.kind {
+	case snapshotBegins: // nothing more
 	case topicCreated, snapshotTopic:
 		b = appendString(b, r.name)
 		b = append(b, r.id[:]...)
@@ -139,6 +140,7 @@ func decodeRecord(b []byte) (record, error) {
 		return r, fmt.Errorf("metadata record of kind %d: unknown version %d: written by a newer kmirror?", r.kind, b[1])
 	}
 	switch r.kind {
+	case snapshotBegins: // nothing more
 	case topicCreated, snapshotTopic:
 		r.name, r.id = d.string(), d.id()
 		r.partitions, r.configs = d.partitions(r.kind), d.configs()

@@ -127,9 +127,13 @@ func TestCreatePartitions(t *testing.T) {
 		assignment [][]int32
 		want       *kerr.Error
 	}{
-		{2, nil, kerr.InvalidPartitions}, {1, nil, kerr.InvalidPartitions},
-		{4, [][]int32{{1}}, kerr.InvalidReplicaAssignment}, {3, [][]int32{{7}}, kerr.InvalidReplicaAssignment},
-		{3, [][]int32{{2}}, nil}, {5, nil, nil}, {2_000_000_000, nil, kerr.PolicyViolation},
+		{2, nil, kerr.InvalidPartitions},
+		{1, nil, kerr.InvalidPartitions},
+		{4, [][]int32{{1}}, kerr.InvalidReplicaAssignment},
+		{3, [][]int32{{7}}, kerr.InvalidReplicaAssignment},
+		{3, [][]int32{{2}}, nil},
+		{5, nil, nil},
+		{2_000_000_000, nil, kerr.PolicyViolation},
 	} {
 		before := len(c.Image().Topic("t").Partitions)
 		if _, err := c.CreatePartitions(t.Context(), "t", test.count, test.assignment, true); !is(err, test.want) {
