@@ -49,7 +49,7 @@ func (c *Coordinator) SyncGroup(ctx context.Context, req *kmsg.SyncGroupRequest)
 	if req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil) {
 		return refuse(kerr.InconsistentGroupProtocol.Code)
 	}
-	return ask(ctx, c, req.Group, false, kerr.UnknownMemberID.Code, refuse, func(g *Group, t Ticket, now time.Time) []Effect {
+	return ask(ctx, c, req.Group, false, kerr.UnknownMemberID.Code, refuse, func(g *Group, t Ticket, _ time.Time) []Effect {
 		return g.Sync(t, req)
 	})
 }
