@@ -38,6 +38,7 @@ func (n *Node) runGroups(ctx context.Context) error {
 		}
 		return nil // the node was stopped meanwhile
 	}
+	n.groups.KeepTopics(func(topic string) bool { return n.image().Topic(topic) != nil })
 	return n.groups.Run(ctx)
 }
 

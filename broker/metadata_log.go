@@ -103,6 +103,9 @@ func eachRecord(buf []byte, from int64, fn func(wire.Record) error) (next int64,
 		if err != nil {
 			return next, err
 		}
+		if err := batch.CheckCRC(); err != nil { // recovery does not read again what an orderly stop left
+			return next, err
+		}
 		if !batch.IsControl() {
 			records, err := batch.Records(defaultInflate)
 			if err != nil {

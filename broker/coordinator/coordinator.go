@@ -171,6 +171,14 @@ func (c *Coordinator) DropTopic(topic string) {
 	c.eachGroup(func(g *Group, now time.Time) []Effect { return g.DropTopic(topic, now) })
 }
 
+// KeepTopics forgets the offsets for every topic that does not exist. It is for
+// the start: a crash may have come between a topic's deletion and the tombstones
+// of its offsets, which would else hold for a later topic of that name.
+func (c *Coordinator) KeepTopics(exists func(topic string) bool) {
+	gone := func(topic string) bool { return !exists(topic) }
+	c.eachGroup(func(g *Group, now time.Time) []Effect { return g.dropTopics(gone, now) })
+}
+
 func (c *Coordinator) eachGroup(fn func(*Group, time.Time) []Effect) {
 	for _, s := range c.shards {
 		s.mu.Lock()

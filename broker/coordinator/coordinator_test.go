@@ -242,6 +242,27 @@ func TestDeletedGroupStaysDeleted(t *testing.T) {
 	})
 }
 
+// TestOffsetsOfATopicThatIsGone: the crash came after the deletion of the topic
+// and before the tombstones.
+func TestOffsetsOfATopicThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &memLog{}
+		c, stop := start(t, log, nil)
+		commit(t, c, commitRequest("g", "", -1, "gone", 0, 7))
+		commit(t, c, commitRequest("g", "", -1, "kept", 0, 8))
+		stop()
+		for range 2 { // and so it stays
+			c, stop = start(t, log, nil)
+			c.KeepTopics(func(topic string) bool { return topic == "kept" })
+			synctest.Wait()
+			if diff := cmp.Diff(map[string]int64{"kept/0": 8}, committed(c, "g")); diff != "" {
+				t.Error(diff)
+			}
+			stop()
+		}
+	})
+}
+
 func TestParkedJoinEndsWithItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, stop := start(t, &memLog{}, nil)

@@ -225,10 +225,14 @@ func (g *Group) tombstone(drop []topicPartition, now time.Time, done func(code i
 
 // DropTopic forgets the offsets for a deleted topic.
 func (g *Group) DropTopic(topic string, now time.Time) []Effect {
+	return g.dropTopics(func(t string) bool { return t == topic }, now)
+}
+
+func (g *Group) dropTopics(gone func(topic string) bool, now time.Time) []Effect {
 	if g.state == Dead {
 		return nil
 	}
-	g.tombstone(g.held(func(tp topicPartition) bool { return tp.topic == topic }), now, func(int16, time.Time) {})
+	g.tombstone(g.held(func(tp topicPartition) bool { return gone(tp.topic) }), now, func(int16, time.Time) {})
 	return g.take()
 }
 
