@@ -80,10 +80,10 @@ func TestRefusesToStart(t *testing.T) {
 	}{
 		{"a port in use", func(t *testing.T, w *world, _ *daemon) {
 			occupy(t, w.addr("west"))
-		}, []string{"{west}", "in use"}},
+		}, []string{"cluster west", "listens on {west} already"}},
 		{"the HTTP port in use", func(t *testing.T, _ *world, d *daemon) {
 			occupy(t, d.http)
-		}, []string{"{http}", "in use"}},
+		}, []string{"listens on {http} already"}},
 		{"a file where the data directory should be", func(t *testing.T, _ *world, d *daemon) {
 			if err := os.WriteFile(d.dataDir(), nil, 0o600); err != nil {
 				t.Fatal(err)

@@ -25,7 +25,7 @@ func TestFullDisk(t *testing.T) {
 	h := newHistory("orders", 1, 4000)
 	w.create("east", "orders", 1)
 
-	client := w.client("east", kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordRetries(2), kgo.RecordDeliveryTimeout(10*time.Second),
+	client := w.client("east", kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordRetries(2),
 		kgo.DisableIdempotentWrite(), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.MaxProduceRequestsInflightPerBroker(1))
 	var full error
 	for range 20_000 {
