@@ -18,15 +18,14 @@ import (
 
 const (
 	produceBytes   = 1 << 20          // of one request, unless its first batch alone is larger
-	produceTimeout = 30 * time.Second // the broker's own, for the in-sync replicas
+	produceTimeout = 15 * time.Second // the broker's own, for the in-sync replicas; below what a connection waits for its answer
+	silence        = 10 * time.Second // a broker that answers nothing for so long keeps no memory waiting
 )
 
 // appending is a lane at the appender of its target leader.
 type appending struct {
 	lane  *lane
 	acked func(runs []checkpoint.Run, foreign, base int64)
-	fault func(error)
-	done  func() // something of this lane was resolved
 }
 
 // appender writes to one target broker, over one connection with up to five
@@ -43,37 +42,48 @@ type appender struct {
 
 	wake chan struct{} // capacity 1: a lane may have something to send
 
-	mu    sync.Mutex // guards lanes and turn
+	mu    sync.Mutex // guards the fields below
 	lanes []*appending
 	turn  int
+	why   string // why nothing is sent; "" while there is a connection that answers
 
 	flight []produced // oldest first; owned by Run
-
-	state linkState
 }
 
 func (a *appender) add(x *appending) {
 	a.mu.Lock()
 	a.lanes = append(a.lanes, x)
+	x.lane.board(a, a.why)
 	a.mu.Unlock()
-	if why := a.state.get(); why != "" {
-		x.lane.detach(why)
-	} else {
-		x.lane.attach()
-	}
 	poke(a.wake)
 }
 
+// remove takes a lane away. What it has in flight is still resolved here.
 func (a *appender) remove(l *lane) {
 	a.mu.Lock()
 	a.lanes = slices.DeleteFunc(a.lanes, func(x *appending) bool { return x.lane == l })
 	a.mu.Unlock()
 }
 
-func (a *appender) snapshot() []*appending {
+// busy says whether there is anything to connect for.
+func (a *appender) busy() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.lanes)
+	return len(a.lanes) > 0
+}
+
+// flow stops all lanes, or with an empty why lets them flow again.
+func (a *appender) flow(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.why = why
+	for _, x := range a.lanes {
+		if why == "" {
+			x.lane.attach(a)
+		} else {
+			x.lane.hush(a, why)
+		}
+	}
 }
 
 // Run sends until ctx ends. When a connection fails, what it carried is in
@@ -83,12 +93,16 @@ func (a *appender) snapshot() []*appending {
 func (a *appender) Run(ctx context.Context) {
 	retry := backoff{base: 50 * time.Millisecond, limit: 5 * time.Second}
 	for ctx.Err() == nil {
+		if !a.busy() { // brokers come and go; one without lanes is not asked
+			select {
+			case <-a.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
 		conn, err := a.connect(ctx, a.broker)
 		if err == nil {
-			a.state.set("")
-			for _, x := range a.snapshot() {
-				x.lane.attach()
-			}
+			a.flow("")
 			err = a.serve(ctx, conn, &retry)
 			_ = conn.Close()
 		}
@@ -103,23 +117,24 @@ func (a *appender) Run(ctx context.Context) {
 	a.lose("the flow has ended")
 }
 
-// lose turns back every lane that has something in flight here, the ones that
-// have left for another broker's appender only when they are idle among them.
+// lose turns back every lane that flows here or has something in flight here.
 func (a *appender) lose(why string) {
-	a.state.set(why)
-	lost := map[*lane]*appending{}
-	for _, x := range a.snapshot() {
-		lost[x.lane] = x
-	}
+	lost := map[*lane]struct{}{}
 	for _, p := range a.flight {
 		for _, x := range p.lanes {
-			lost[x.lane] = x
+			lost[x.lane] = struct{}{}
 		}
 	}
 	a.flight = nil
-	for _, x := range lost {
-		x.lane.detach(why)
-		x.done()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.why = why
+	for _, x := range a.lanes {
+		lost[x.lane] = struct{}{}
+	}
+	for l := range lost {
+		l.detach(a, why)
+		poke(l.events)
 	}
 }
 
@@ -139,12 +154,14 @@ func (a *appender) serve(ctx context.Context, conn *wire.Conn, retry *backoff) e
 	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	var heard time.Time // of the last answer, or when the first request since left
+	silent := false
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		wait := time.Hour
-		if len(a.flight) < inFlight {
+		if len(a.flight) < inFlight && !silent {
 			if err := a.alive(); err != nil {
 				return err
 			}
@@ -155,6 +172,9 @@ func (a *appender) serve(ctx context.Context, conn *wire.Conn, retry *backoff) e
 				if err != nil {
 					return fmt.Errorf("produce to %s: %w", conn.Addr(), err)
 				}
+				if len(a.flight) == 0 {
+					heard = time.Now()
+				}
 				a.flight = append(a.flight, produced{call, v, lanes, time.Now()})
 				continue
 			}
@@ -163,6 +183,12 @@ func (a *appender) serve(ctx context.Context, conn *wire.Conn, retry *backoff) e
 		var oldest <-chan struct{}
 		if len(a.flight) > 0 {
 			oldest = a.flight[0].call.Done()
+			if left := silence - time.Since(heard); !silent && left > 0 {
+				wait = min(wait, left)
+			} else if !silent {
+				silent = true
+				a.flow(fmt.Sprintf("target broker %d has answered nothing for %v", a.broker, silence))
+			}
 		}
 		timer.Reset(wait)
 		select {
@@ -182,6 +208,11 @@ func (a *appender) serve(ctx context.Context, conn *wire.Conn, retry *backoff) e
 				return fmt.Errorf("produce to %s: %w", conn.Addr(), err)
 			}
 			retry.reset()
+			heard = time.Now()
+			if silent {
+				silent = false
+				a.flow("")
+			}
 		case <-conn.Done():
 			if err := conn.Err(); err != nil {
 				return fmt.Errorf("produce to %s: %w", conn.Addr(), err)
@@ -250,10 +281,7 @@ func (a *appender) resolve(p produced, body []byte) error {
 	resp := kmsg.NewPtrProduceResponse()
 	resp.SetVersion(p.version)
 	if err := resp.ReadFrom(body); err != nil {
-		for _, x := range p.lanes {
-			x.lane.detach("the target's answer cannot be read")
-			x.done()
-		}
+		a.flight = append(a.flight, p) // nothing of it is known: all of it is lost with the connection
 		return fmt.Errorf("read response: %w", err)
 	}
 	type answer struct {
@@ -290,6 +318,7 @@ func (a *appender) resolve(p produced, body []byte) error {
 		}
 		got, ok := answers[place{key, x.lane.partition}]
 		switch {
+		case x.lane.orphan():
 		case !ok:
 			missing = fmt.Errorf("the answer has no word on %s/%d", x.lane.target, x.lane.partition)
 			x.lane.refuse(time.Now())
@@ -300,7 +329,7 @@ func (a *appender) resolve(p produced, body []byte) error {
 			a.metrics.failed("target", errorName(got.code))
 			stale = a.refused(x, kerr.ErrorForCode(got.code), got.text) || stale
 		}
-		x.done()
+		poke(x.lane.events)
 	}
 	if stale {
 		a.stale()
@@ -320,10 +349,11 @@ func (a *appender) acknowledged(x *appending, base int64) {
 	runs, foreign, ok := x.lane.ack(base)
 	if !ok {
 		x.lane.refuse(time.Now())
-		x.fault(&doubtError{fmt.Sprintf("the target acknowledged offset %d, below the end of what it had acknowledged before: it has lost records", base)})
+		x.lane.fault(&doubtError{fmt.Sprintf("the target acknowledged offset %d, below the end of what it had acknowledged before: it has lost records", base)})
 		return
 	}
 	x.acked(runs, foreign, base)
+	x.lane.recorded()
 }
 
 // refused deals with the error of one batch. It says whether the metadata may
@@ -333,7 +363,7 @@ func (a *appender) refused(x *appending, err error, text string) bool {
 	e := (*kerr.Error)(nil)
 	if !errors.As(err, &e) {
 		x.lane.refuse(time.Now())
-		x.fault(&targetError{err, text})
+		x.lane.fault(&targetError{err, text})
 		return false
 	}
 	switch {
@@ -345,11 +375,11 @@ func (a *appender) refused(x *appending, err error, text string) bool {
 		return true
 	case e == kerr.DuplicateSequenceNumber, e == kerr.OutOfOrderSequenceNumber, e == kerr.UnknownProducerID, e == kerr.InvalidProducerEpoch, e == kerr.ProducerFenced:
 		x.lane.refuse(time.Now())
-		x.fault(&doubtError{"the target answered " + e.Message})
+		x.lane.fault(&doubtError{"the target answered " + e.Message})
 		return false
 	default:
 		x.lane.refuse(time.Now())
-		x.fault(&targetError{err, text})
+		x.lane.fault(&targetError{err, text})
 		return false
 	}
 }

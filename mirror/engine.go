@@ -25,7 +25,7 @@ type Options struct {
 	Live       Live
 	Logger     *slog.Logger          // nil: discarded
 	Registerer prometheus.Registerer // nil: a registry of its own
-	Budget     int64                 // bytes that fetched batches may occupy; 0: 64 MiB
+	Budget     int64                 // bytes that fetched batches may occupy, divided among the flows (4 MiB each at least); 0: 64 MiB
 	Version    string
 }
 
@@ -36,7 +36,7 @@ type Engine struct {
 	live     Live
 	log      *slog.Logger
 	metrics  *metrics
-	budget   *budget
+	budgets  map[string]*budget // by flow, so that one that stands still takes nothing from the others
 	version  string
 	started  time.Time
 	totals   map[string]*totals   // by flow
@@ -64,7 +64,7 @@ func New(o Options) (*Engine, error) {
 		o.Budget = 64 << 20
 	}
 	e := &Engine{
-		topology: o.Topology, clusters: o.Clusters, live: o.Live, log: o.Logger, budget: newBudget(o.Budget),
+		topology: o.Topology, clusters: o.Clusters, live: o.Live, log: o.Logger, budgets: map[string]*budget{},
 		version: o.Version, started: time.Now(), totals: map[string]*totals{}, counters: map[string]*counters{},
 		owners: map[partitionID]string{}, clustersSeen: map[string]ClusterStatus{},
 	}
@@ -75,6 +75,7 @@ func New(o Options) (*Engine, error) {
 			}
 		}
 		e.totals[f.Name], e.counters[f.Name] = newTotals(), &counters{}
+		e.budgets[f.Name] = newBudget(o.Budget / int64(len(o.Topology.Flows)))
 	}
 	var err error
 	if e.metrics, err = newMetrics(o.Registerer); err != nil {
@@ -90,7 +91,8 @@ func New(o Options) (*Engine, error) {
 // in flight is awaited, what was learned is written down, the membership is
 // given back. When it returns, nothing it started still runs.
 func (e *Engine) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	whole := ctx
+	g, ctx := errgroup.WithContext(whole)
 	g.Go(func() error { e.watchClusters(ctx); return nil })
 	if len(e.topology.Flows) > 0 {
 		info, err := json.Marshal(map[string]string{"instance": e.topology.Instance, "version": e.version, "http": e.topology.HTTP})
@@ -103,16 +105,16 @@ func (e *Engine) Run(ctx context.Context) error {
 			})
 		})
 	}
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
+	if err := g.Wait(); err != nil && whole.Err() == nil {
 		return fmt.Errorf("mirror: %w", err)
 	}
 	return nil
 }
 
 // lifetime is one life: it ends when its membership does, or when whole ends.
-func (e *Engine) lifetime(whole, ctx context.Context, id string, deadline func() time.Time) error {
+func (e *Engine) lifetime(whole, life context.Context, id string, deadline func() time.Time) error {
 	over := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	stop := context.AfterFunc(life, func() {
 		if whole.Err() == nil { // not by our own wish
 			close(over)
 		}
@@ -138,7 +140,7 @@ func (e *Engine) lifetime(whole, ctx context.Context, id string, deadline func()
 	}()
 	e.log.Info("member", slog.String("life", id))
 
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(life)
 	for _, f := range flows {
 		g.Go(func() error { f.Run(ctx); return nil })
 	}
@@ -148,7 +150,7 @@ func (e *Engine) lifetime(whole, ctx context.Context, id string, deadline func()
 		return e.live.Lead(ctx, id, func(ctx context.Context, fence uint64) error { return e.lead(ctx, fence, flows) })
 	})
 	g.Go(func() error { e.sample(ctx); return nil })
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
+	if err := g.Wait(); err != nil && life.Err() == nil {
 		return err
 	}
 	return nil
@@ -157,10 +159,12 @@ func (e *Engine) lifetime(whole, ctx context.Context, id string, deadline func()
 func (e *Engine) newFlow(cfg *topology.Flow, lease func() error, over <-chan struct{}) *flow {
 	source, target := e.clusters[cfg.From], e.clusters[cfg.To]
 	log := e.log.With(slog.String("flow", cfg.Name))
+	work, stop := context.WithCancel(context.Background())
 	return &flow{
+		work: work, stop: stop,
 		cfg: cfg, source: source, target: target, log: log,
 		discovery: newDiscovery(cfg, source, target, log),
-		budget:    e.budget,
+		budget:    e.budgets[cfg.Name],
 		loader: newLoader(func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error) {
 			return checkpoint.LoadPartitions(ctx, target, mapPartition, keys)
 		}),
@@ -372,4 +376,12 @@ func (e *Engine) Groups(flow string) ([]checkpoint.GroupStatus, bool) {
 		return nil, true
 	}
 	return leading.groups(flow), true
+}
+
+// buffered is how many bytes lie between sources and targets.
+func (e *Engine) buffered() (n int64) {
+	for _, b := range e.budgets {
+		n += b.inUse()
+	}
+	return n
 }

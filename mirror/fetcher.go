@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	fetchWait     = 500 * time.Millisecond // long poll
-	fetchWaitFull = 10 * time.Millisecond  // when a lane was left out and may have room soon
-	fetchLane     = 1 << 20                // bytes of one partition in one response
+	fetchWait        = 500 * time.Millisecond // long poll
+	fetchWaitFull    = 10 * time.Millisecond  // when a lane was left out and may have room soon
+	fetchWaitResting = 100 * time.Millisecond // when one was left out that is in trouble
+	fetchLane        = 1 << 20                // bytes of one partition in one response
 )
 
 // fetching is a lane and where to fetch it.
@@ -33,7 +34,6 @@ type fetching struct {
 	leaderEpoch int32
 	pausedUntil time.Time // after an error of this partition
 	settled     func()    // the lane may have dropped its last batches
-	fault       func(error)
 }
 
 // fetcher reads from one source broker all partitions that it leads and this
@@ -79,10 +79,24 @@ func (f *fetcher) remove(l *lane) {
 	f.mu.Unlock()
 }
 
+// busy says whether there is anything to connect for.
+func (f *fetcher) busy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.lanes) > 0
+}
+
 // Run fetches until ctx ends. Connection faults are retried with back-off.
 func (f *fetcher) Run(ctx context.Context) {
 	retry := backoff{base: 50 * time.Millisecond, limit: 5 * time.Second}
 	for ctx.Err() == nil {
+		if !f.busy() { // brokers come and go; one without lanes is not asked
+			select {
+			case <-f.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
 		conn, err := f.connect(ctx, f.broker)
 		if err == nil {
 			f.state.set("")
@@ -108,6 +122,9 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, retry *backoff) er
 		return errors.New("fetch: the broker offers no version we know")
 	}
 	for ctx.Err() == nil {
+		if err := f.budget.room(ctx); err != nil {
+			return err
+		}
 		req, asked, left := f.request(version, time.Now())
 		if req == nil {
 			select {
@@ -117,22 +134,17 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, retry *backoff) er
 			}
 			continue
 		}
-		reserved, err := f.budget.acquire(ctx, slabSize)
-		if err != nil {
-			return err
-		}
-		s := f.budget.slab(reserved)
+		s := f.budget.slab()
 		body := req.AppendTo(nil)
 		call, err := conn.Send(int16(kmsg.Fetch), req.GetVersion(), net.Buffers{body}, wire.SendOptions{Alloc: s.alloc})
 		if err != nil {
+			s.lose()
 			s.drop()
 			return fmt.Errorf("fetch from %s: %w", conn.Addr(), err)
 		}
 		raw, err := call.Wait(ctx)
 		if err != nil {
-			// The connection may still write into the slab; leave the memory to
-			// the collector and give only the budget back.
-			s.pooled = nil
+			s.lose()
 			s.drop()
 			return fmt.Errorf("fetch from %s: %w", conn.Addr(), err)
 		}
@@ -187,10 +199,16 @@ func (f *fetcher) request(version int16, now time.Time) (*kmsg.FetchRequest, map
 			req.MaxWaitMillis = min(req.MaxWaitMillis, max(1, int32(pause/time.Millisecond)))
 			continue
 		}
-		offset, room := x.lane.wants()
-		if !room {
+		offset, a := x.lane.wants()
+		switch a {
+		case hungry:
+		case full:
 			idle = min(idle, fetchWaitFull)
 			req.MaxWaitMillis = int32(fetchWaitFull / time.Millisecond)
+			continue
+		case resting:
+			idle = min(idle, fetchWaitResting)
+			req.MaxWaitMillis = min(req.MaxWaitMillis, int32(fetchWaitResting/time.Millisecond))
 			continue
 		}
 		key := topicKey{name: x.topic}
@@ -276,7 +294,7 @@ func (f *fetcher) lane(x asked, rp *kmsg.FetchResponseTopicPartition, s *slab) l
 	steps, gate := x.lane.take(x.offset, c, s, end)
 	x.settled()
 	if err != nil {
-		x.fault(err)
+		x.lane.fault(err)
 	}
 	return ledgerStep{x.lane, steps, gate}
 }
@@ -290,7 +308,7 @@ func (f *fetcher) refused(x asked, err error) bool {
 		f.mu.Unlock()
 		return true
 	}
-	x.fault(&sourceError{err})
+	x.lane.fault(&sourceError{err})
 	return false
 }
 

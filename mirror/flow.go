@@ -35,8 +35,11 @@ type flow struct {
 	prepared chan struct{} // closed when the map topic is there
 	trouble  linkState     // why it is not
 
-	work    context.Context // of fetchers and appenders; set by Run before anything else starts
+	work    context.Context // of fetchers and appenders
+	stop    context.CancelFunc
 	workers sync.WaitGroup
+
+	counting sync.RWMutex // held for reading while lanes and totals are added up, for writing while one becomes the other
 
 	mu        sync.Mutex // guards the fields below
 	fetchers  map[int32]*fetcher
@@ -60,11 +63,9 @@ type holding struct {
 // Run moves data until ctx ends. It then lets go of every partition in order:
 // what is in flight is awaited, what was learned is written down.
 func (f *flow) Run(ctx context.Context) {
-	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	f.work = work
+	defer f.stop()
 	spawn := func(run func(context.Context)) {
-		f.workers.Go(func() { run(work) })
+		f.workers.Go(func() { run(f.work) })
 	}
 	spawn(f.discovery.Run)
 	spawn(func(ctx context.Context) { f.report("ledger", f.ledger.Run(ctx)) })
@@ -75,7 +76,7 @@ func (f *flow) Run(ctx context.Context) {
 	f.ended = true
 	f.mu.Unlock()
 	f.release(nil)
-	stop()
+	f.stop()
 	f.workers.Wait()
 }
 

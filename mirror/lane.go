@@ -21,7 +21,7 @@ const inFlight = 5
 // bytes do not change: a retry is the same batch.
 type entry struct {
 	prepared
-	slab     *slab // what the bytes are a slice of; nil when they are our own
+	slab     *slab // what the bytes belong to
 	sequence int32
 	gate     uint64 // sendable once the ledger has acknowledged up to this gate
 	anchored bool   // the ledger has a step for it, so it may not be read and numbered anew in this epoch
@@ -35,6 +35,11 @@ type entry struct {
 //
 // The order of a lane is the order of source offsets, and sequences are given
 // in that order, once.
+//
+// A lane flows at one appender at a time. What it has in flight is that
+// appender's to resolve, answer by answer or all at once when the connection is
+// lost, whatever has become of the tenure meanwhile: nobody else gives the
+// memory of a batch in flight away or counts it as resolved.
 type lane struct {
 	// constant after newLane
 	key       checkpoint.Key
@@ -44,24 +49,32 @@ type lane struct {
 	producer  int64
 	epoch     int16
 	limits    func() ladderLimits
+	faults    chan error    // capacity 1: the first fault of the attempt
+	events    chan struct{} // capacity 1: something was resolved
 
 	mu sync.Mutex // guards the fields below
 	// Invariant: 0 <= flying <= inFlight, flying <= len(queue): the first flying entries are sent and not answered.
 	queue        []entry
 	flying       int
-	bytes        int64  // of the queue
-	fetch        int64  // the source offset to ask for next
-	nextSource   int64  // the offset that the next sequence carries without a new step
-	nextSequence int32  // below 2^31: see lastSequence
-	gates        uint64 // gates given out
-	opened       uint64 // gates opened: the ledger is written up to here
-	acked        int64  // all source offsets below are in the target, or dropped
-	told         int64  // what settled returned last
-	targetEnd    int64  // after the last acknowledged record; -1 unknown
-	probing      bool   // one request in flight until the first acknowledgement (KAFKA-14359)
-	rewinding    bool   // an error was answered: nothing is sent until all in flight is resolved
-	closed       bool   // no more is taken in; what is in flight is still resolved
-	blocked      string // why nothing is sent at present; "" when it flows
+	sender       *appender           // where the lane flows, or has flown last
+	telling      int                 // acknowledgements resolved here and not yet recorded
+	bytes        int64               // of the queue
+	fetch        int64               // the source offset to ask for next
+	nextSource   int64               // the offset that the next sequence carries without a new step
+	nextSequence int32               // below 2^31: see lastSequence
+	gates        uint64              // gates given out
+	opened       uint64              // gates opened: the ledger is written up to here
+	early        map[uint64]struct{} // gates beyond that were written before their turn
+	shutSince    time.Time           // since when a gate that was given out has been waiting; zero when none does
+	acked        int64               // all source offsets below are in the target, or dropped
+	told         int64               // what settled returned last
+	targetEnd    int64               // after the last acknowledged record; -1 unknown
+	probing      bool                // one request in flight until the first acknowledgement (KAFKA-14359)
+	rewinding    bool                // an error was answered: nothing is sent until all in flight is resolved
+	closed       bool                // no more is taken in nor sent; what is in flight is still resolved
+	abandoned    bool                // nobody wants to know what becomes of what is in flight
+	troubled     bool                // refused, and not acknowledged since: nothing is taken in
+	blocked      string              // why nothing is sent at present; "" when it flows
 	retryAt      time.Time
 	sourceEnd    int64 // as the last fetch told; -1 unknown
 	behindSince  time.Time
@@ -93,17 +106,42 @@ func newLane(key checkpoint.Key, target string, targetID [16]byte, producer int6
 		key: key, target: target, targetID: targetID, partition: key.Partition,
 		producer: producer, epoch: epoch, limits: limits,
 		fetch: from.source, nextSource: from.source, acked: from.source, targetEnd: from.targetEnd,
+		faults: make(chan error, 1), events: make(chan struct{}, 1),
 		probing: true, sourceEnd: -1,
 		stats: laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}},
 	}
 }
 
+// fault ends the attempt that the lane belongs to.
+func (l *lane) fault(err error) {
+	select {
+	case l.faults <- err:
+	default:
+	}
+}
+
+// appetite says whether a lane would take more.
+type appetite int
+
+const (
+	hungry  appetite = iota // now
+	full                    // as soon as something is acknowledged
+	resting                 // not before its trouble has passed
+)
+
 // wants says from which source offset the lane would take more, and whether it
-// has room now.
-func (l *lane) wants() (offset int64, ok bool) {
+// has room now. A lane in trouble takes nothing, so that it holds no memory
+// that others could use.
+func (l *lane) wants() (offset int64, a appetite) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.fetch, !l.closed && l.blocked == "" && l.bytes < laneBytes && l.nextSequence < lastSequence
+	switch {
+	case l.closed || l.blocked != "" || l.troubled || l.nextSequence >= lastSequence:
+		return l.fetch, resting
+	case l.bytes >= laneBytes:
+		return l.fetch, full
+	}
+	return l.fetch, hungry
 }
 
 // lastSequence is where an epoch takes no more: a new one begins long before
@@ -147,7 +185,9 @@ func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []c
 			l.nextSequence += pc.count
 			l.nextSource = pc.source + int64(pc.count)
 		}
-		if !p.owned {
+		if p.owned {
+			e.slab = s.budget.own(p.batch.Size())
+		} else {
 			s.retain()
 			e.slab = s
 		}
@@ -159,6 +199,9 @@ func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []c
 	}
 	l.fetch = c.next
 	if len(steps) > 0 {
+		if l.gates == l.opened {
+			l.shutSince = time.Now()
+		}
 		l.gates++
 		gate = l.gates
 	}
@@ -172,11 +215,38 @@ func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []c
 	return steps, gate
 }
 
-// open says that the ledger is written up to gate.
+// open says that the steps behind a gate are in the ledger. A gate opens only
+// after those before it: two fetchers may have taken steps for one lane while
+// the source leader moved.
 func (l *lane) open(gate uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.opened = max(l.opened, gate)
+	if gate <= l.opened {
+		return
+	}
+	if l.early == nil {
+		l.early = map[uint64]struct{}{}
+	}
+	for l.early[gate] = struct{}{}; ; l.shutSince = time.Now() {
+		if _, ok := l.early[l.opened+1]; !ok {
+			break
+		}
+		l.opened++
+		delete(l.early, l.opened)
+	}
+	if l.opened == l.gates {
+		l.shutSince = time.Time{}
+	}
+}
+
+// shut says for how long the ledger has not answered.
+func (l *lane) shut(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.shutSince.IsZero() {
+		return 0
+	}
+	return now.Sub(l.shutSince)
 }
 
 // sendable returns the next batch to send, if there is one that may leave now,
@@ -195,7 +265,7 @@ func (l *lane) sendable(now time.Time) (entry, bool) {
 
 // ready is called with mu held.
 func (l *lane) ready(now time.Time) bool {
-	if l.flying == len(l.queue) || l.flying >= inFlight || l.rewinding || l.blocked != "" || now.Before(l.retryAt) {
+	if l.closed || l.flying == len(l.queue) || l.flying >= inFlight || l.rewinding || l.blocked != "" || now.Before(l.retryAt) {
 		return false
 	}
 	if l.probing && l.flying > 0 {
@@ -216,7 +286,7 @@ func (l *lane) waiting(now time.Time) time.Duration {
 
 // ack resolves the oldest batch in flight: it stands at target offset base. It
 // returns the runs learned, and how many foreign offsets lie between the
-// previous record of ours and this one.
+// previous record of ours and this one. The lane is not idle before told.
 //
 // A base below what was acknowledged before means that the target lost records:
 // the caller ends the tenure (ok is false, nothing is resolved).
@@ -242,13 +312,21 @@ func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 	l.stats.modes[modeReason{e.mode, e.reason}]++
 	l.lastStamp = max(l.lastStamp, e.batch.MaxTimestamp())
 	l.pop()
-	l.probing = false
+	l.telling++
+	l.probing, l.troubled = false, false
 	l.retryAt = time.Time{}
 	if len(l.queue) == 0 {
 		l.acked = l.fetch
 	}
 	l.markBehind()
 	return runs, foreign, true
+}
+
+// recorded ends what ack began: what it returned is written where it belongs.
+func (l *lane) recorded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.telling--
 }
 
 // pop removes the head. Called with mu held.
@@ -261,7 +339,6 @@ func (l *lane) pop() {
 	l.flying--
 	if len(l.queue) == 0 {
 		l.queue = nil // let the backing array go
-		l.rewinding = false
 	}
 	if l.flying == 0 {
 		l.rewinding = false
@@ -275,7 +352,7 @@ func (l *lane) pop() {
 func (l *lane) refuse(retryAt time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rewinding = true
+	l.rewinding, l.troubled = true, true
 	if retryAt.After(l.retryAt) {
 		l.retryAt = retryAt
 	}
@@ -283,7 +360,22 @@ func (l *lane) refuse(retryAt time.Time) {
 	if l.flying == 0 {
 		l.rewinding = false
 		l.probing = true
+		l.rest()
 	}
+}
+
+// orphan resolves one answer of a lane that was abandoned, and says whether it
+// was.
+func (l *lane) orphan() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.abandoned {
+		return false
+	}
+	if l.flying--; l.flying == 0 {
+		l.clear(0)
+	}
+	return true
 }
 
 // rewound says whether an earlier answer of this window was a refusal, so that
@@ -294,88 +386,144 @@ func (l *lane) rewound() bool {
 	return l.rewinding
 }
 
-// detach is called when the connection that carried the window is gone, or the
-// target leader has moved: nothing is in flight any more as far as we can know,
-// and all of it will be sent again. The queue gives back what memory it can:
-// batches that were never sent and have no step in the ledger are read again
-// later, the others get bytes of their own.
-func (l *lane) detach(why string) {
+// board lets the lane flow at an appender, or wait there with it.
+func (l *lane) board(at *appender, blocked string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.sender, l.blocked = at, blocked
+	if blocked != "" {
+		l.rest()
+	}
+}
+
+// detach is called by an appender when the connection that carried the window
+// is gone: nothing is in flight any more as far as we can know, and all of it
+// will be sent again. A lane that flows elsewhere meanwhile stays as it is.
+func (l *lane) detach(from *appender, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sender != from {
+		return
+	}
 	l.flying, l.rewinding, l.probing = 0, false, true
 	l.blocked = why
-	for n := len(l.queue); n > 0; n = len(l.queue) {
+	l.rest()
+}
+
+// suspend stops the lane, but for what is in flight: that is still resolved.
+func (l *lane) suspend(why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blocked = why
+}
+
+// hush suspends a lane at the wish of its appender, which sends nothing at the
+// moment: what is in flight gets bytes of its own too.
+func (l *lane) hush(at *appender, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sender != at {
+		return
+	}
+	l.blocked = why
+	l.rest()
+	l.move(0)
+}
+
+// attach lets a lane flow again that an appender has stopped.
+func (l *lane) attach(at *appender) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sender == at {
+		l.blocked = ""
+	}
+}
+
+// rest gives back what memory the queue can do without: batches that were never
+// sent and have no step in the ledger are read again later, the others that are
+// not in flight get bytes of their own, so that a few of them do not keep whole
+// fetch responses. Called with mu held.
+func (l *lane) rest() {
+	if l.closed {
+		l.clear(l.flying)
+		return
+	}
+	for n := len(l.queue); n > l.flying; n = len(l.queue) {
 		e := l.queue[n-1]
 		if e.sent || e.anchored {
 			break
 		}
-		e.slab.drop()
-		l.bytes -= int64(e.batch.Size())
-		l.queue[n-1] = entry{}
-		l.queue = l.queue[:n-1]
+		l.clear(n - 1)
 		l.nextSequence = e.sequence
 		l.fetch = e.pieces[0].source
 		l.nextSource = l.fetch
 	}
-	for i := range l.queue {
-		if e := &l.queue[i]; e.slab != nil {
-			e.batch = append(wire.Batch(nil), e.batch...)
-			e.slab.drop()
-			e.slab = nil
+	l.move(l.flying)
+}
+
+// move gives the queue from the n-th batch on bytes of its own. Called with mu held.
+func (l *lane) move(n int) {
+	for i := n; i < len(l.queue); i++ {
+		e := &l.queue[i]
+		if e.slab.own {
+			continue
 		}
+		shared := e.slab
+		e.batch = append(wire.Batch(nil), e.batch...)
+		e.slab = shared.budget.own(e.batch.Size())
+		shared.drop()
 	}
 }
 
-// attach lets a detached lane flow again.
-func (l *lane) attach() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.blocked = ""
+// clear drops the queue from the n-th batch on. Called with mu held.
+func (l *lane) clear(n int) {
+	for i := n; i < len(l.queue); i++ {
+		l.bytes -= int64(l.queue[i].batch.Size())
+		l.queue[i].slab.drop()
+		l.queue[i] = entry{}
+	}
+	if l.queue = l.queue[:n]; n == 0 {
+		l.queue = nil
+	}
 }
 
-// close stops the intake and forgets what was not sent. What is in flight stays
-// until it is resolved or abandoned.
+// close stops the intake and the sending, and forgets what is not in flight.
+// What is in flight stays until it is resolved.
 func (l *lane) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	for i := l.flying; i < len(l.queue); i++ {
-		l.queue[i].slab.drop()
-		l.bytes -= int64(l.queue[i].batch.Size())
-		l.queue[i] = entry{}
-	}
-	l.queue = l.queue[:l.flying]
+	l.clear(l.flying)
 }
 
-// abandon forgets what is in flight too: nothing more will be heard of it.
+// abandon closes the lane and says that nobody waits for what is in flight:
+// its answers, should they come, mean nothing any more.
 func (l *lane) abandon() {
-	l.close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.queue {
-		l.queue[i].slab.drop()
-	}
-	l.queue, l.flying, l.bytes = nil, 0, 0
+	l.closed, l.abandoned = true, true
+	l.clear(l.flying)
 }
 
 // settled returns the source offset below which everything is dealt with, if
 // that is news and lies beyond the last record in the target: nothing is queued
-// and what came last was dropped.
+// and what came last was dropped. With news, recorded must follow.
 func (l *lane) settled() (source int64, news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.queue) > 0 || l.acked <= l.nextSource || l.acked <= l.told {
+	if l.closed || len(l.queue) > 0 || l.acked <= l.nextSource || l.acked <= l.told {
 		return 0, false
 	}
 	l.told = l.acked
+	l.telling++
 	return l.told, true
 }
 
-// idle says whether nothing is in flight.
+// idle says whether nothing is in flight, and everything that was is recorded.
 func (l *lane) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.flying == 0
+	return l.flying == 0 && l.telling == 0
 }
 
 // pending says whether anything is queued.

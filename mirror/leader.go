@@ -63,7 +63,8 @@ func (e *Engine) lead(ctx context.Context, fence uint64, flows []*flow) error {
 		e.mu.Unlock()
 	}()
 
-	g, ctx := errgroup.WithContext(ctx)
+	term := ctx
+	g, ctx := errgroup.WithContext(term)
 	ready := make(chan struct{})
 	for _, f := range flows {
 		g.Go(func() error { l.syncs[f.cfg.Name].Run(ctx); return nil })
@@ -98,8 +99,8 @@ func (e *Engine) lead(ctx context.Context, fence uint64, flows []*flow) error {
 		}
 		return l.govern(ctx)
 	})
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
-		return err
+	if err := g.Wait(); err != nil && term.Err() == nil { // this or another instance begins a new term
+		e.log.Error("the term ends", slog.Uint64("term", fence), slog.Any("error", err))
 	}
 	return nil
 }

@@ -107,7 +107,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("leader", flag(status.Leading))
 	gauge("term", float64(status.Term))
 	gauge("members", float64(len(status.Members)))
-	gauge("buffer_bytes", float64(c.engine.budget.used.Load()))
+	gauge("buffer_bytes", float64(c.engine.buffered()))
 	for _, f := range flows {
 		name := f.status.Name
 		gauge("flow_up", flag(f.status.State == stateMirroring), name)

@@ -148,8 +148,8 @@ func (p *pipeline) begin() {
 }
 
 func (p *pipeline) fetch() {
-	offset, ok := p.lane.wants()
-	if !ok || offset >= p.source.end {
+	offset, appetite := p.lane.wants()
+	if appetite != hungry || offset >= p.source.end {
 		return
 	}
 	res, err := p.source.Fetch(context.Background(), "s", 0, offset, int32(100+p.r.IntN(3000)), true, 0)
@@ -160,7 +160,7 @@ func (p *pipeline) fetch() {
 	if err != nil {
 		p.t.Fatalf("climb at %d: %v", offset, err)
 	}
-	s := newBudget(1 << 30).slab(0)
+	s := newBudget(1 << 30).slab()
 	steps, gate := p.lane.take(offset, c, s, p.source.end)
 	s.drop()
 	if gate > 0 {
@@ -218,9 +218,7 @@ func (p *pipeline) answer() {
 	f := p.network[0]
 	p.network = p.network[1:]
 	a := &appender{}
-	x := &appending{lane: p.lane, done: func() {}, fault: func(err error) {
-		p.t.Errorf("fault: %v", err)
-	}, acked: func(runs []checkpoint.Run, _, _ int64) {
+	x := &appending{lane: p.lane, acked: func(runs []checkpoint.Run, _, _ int64) {
 		for _, run := range runs {
 			if err := p.runs.Add(run); err != nil {
 				p.t.Errorf("map: %v", err)
@@ -232,6 +230,11 @@ func (p *pipeline) answer() {
 	} else {
 		a.refused(x, f.err, "")
 	}
+	select {
+	case err := <-p.lane.faults:
+		p.t.Errorf("fault: %v", err)
+	default:
+	}
 }
 
 // disconnect loses the connection: the target may still take a part of what was
@@ -241,8 +244,8 @@ func (p *pipeline) disconnect() {
 		p.process(false)
 	}
 	p.network = nil
-	p.lane.detach("gone")
-	p.lane.attach()
+	p.lane.detach(nil, "gone")
+	p.lane.attach(nil)
 }
 
 // crash is kill -9; requests that were on their way arrive or not before the

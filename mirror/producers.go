@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -20,14 +19,14 @@ import (
 type producers struct {
 	initialise func(ctx context.Context) (id int64, epoch int16, err error)
 
-	mu     sync.Mutex // guards the fields below; held while an id is asked for
+	asking chan struct{} // capacity 1: whoever filled it owns the fields below
 	id     int64
 	first  int16
 	epochs map[partitionID]int16 // the next one
 }
 
 func newProducers(target *kafka.Cluster) *producers {
-	return &producers{initialise: func(ctx context.Context) (int64, int16, error) {
+	return &producers{asking: make(chan struct{}, 1), initialise: func(ctx context.Context) (int64, int16, error) {
 		req := kmsg.NewPtrInitProducerIDRequest()
 		req.ProducerID, req.ProducerEpoch = -1, -1
 		raw, err := target.Request(ctx, req)
@@ -47,8 +46,12 @@ func newProducers(target *kafka.Cluster) *producers {
 
 // next returns an epoch that nothing was written under.
 func (p *producers) next(ctx context.Context, partition partitionID) (id int64, epoch int16, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.asking <- struct{}{}:
+		defer func() { <-p.asking }()
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
 	if p.epochs == nil || p.epochs[partition] == math.MaxInt16 {
 		if p.id, p.first, err = p.initialise(ctx); err != nil {
 			return 0, 0, err

@@ -26,6 +26,8 @@ func (f *flow) describe(now time.Time, self string, owner func(partitionID) stri
 	if w == nil {
 		return out, nil
 	}
+	f.counting.RLock()
+	defer f.counting.RUnlock()
 	f.mu.Lock()
 	tenures := make(map[partitionID]*tenure, len(f.tenures))
 	for id, h := range f.tenures {

@@ -4,91 +4,141 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // slabSize is how much one fetch asks for, and the size of a pooled buffer.
 // Larger ones cost more CPU per byte (cold cache), smaller ones more wake-ups.
 const slabSize = 2 << 20
 
-// budget bounds the bytes that fetched batches may occupy in this instance.
-// A fetcher reserves before it asks and gives back when the last batch of the
-// response has been acknowledged or dropped.
+// budget bounds the bytes that fetched batches of one flow may occupy. A
+// fetcher waits for room before it asks; what the answer takes is charged when
+// its size is known, and given back when the last batch of it has been
+// acknowledged or dropped. So the limit may be passed by one answer of each
+// fetcher, and a batch of any size passes.
 type budget struct {
-	sem   *semaphore.Weighted
 	limit int64
-	used  atomic.Int64
 	pool  sync.Pool // of *[]byte, each slabSize long
+
+	mu    sync.Mutex // guards the fields below
+	used  int64
+	freed chan struct{} // closed and replaced when there is room again
 }
 
 func newBudget(limit int64) *budget {
-	limit = max(limit, 2*slabSize)
-	return &budget{sem: semaphore.NewWeighted(limit), limit: limit}
+	return &budget{limit: max(limit, 2*slabSize), freed: make(chan struct{})}
 }
 
-// acquire reserves n bytes, waiting for room. More than the whole budget is
-// reserved as the whole budget: a batch larger than it must still pass.
-func (b *budget) acquire(ctx context.Context, n int64) (int64, error) {
-	n = min(n, b.limit)
-	if err := b.sem.Acquire(ctx, n); err != nil {
-		return 0, err
+// room waits until there is some.
+func (b *budget) room(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		free, freed := b.used < b.limit, b.freed
+		b.mu.Unlock()
+		if free {
+			return nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	b.used.Add(n)
-	return n, nil
+}
+
+func (b *budget) charge(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used += n
 }
 
 func (b *budget) release(n int64) {
-	b.used.Add(-n)
-	b.sem.Release(n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.used >= b.limit
+	b.used -= n
+	if was && b.used < b.limit {
+		close(b.freed)
+		b.freed = make(chan struct{})
+	}
 }
 
-// slab is one fetch response's memory. Batches are slices of it, and it lives
-// until the last of them lets go.
+// inUse is what is charged at present, in bytes.
+func (b *budget) inUse() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
+// slab is the memory of one fetch response, or of one batch. Batches are slices
+// of it, and it lives until the last of them lets go.
 type slab struct {
-	budget   *budget
-	reserved int64
-	buf      []byte
-	pooled   *[]byte
-	refs     atomic.Int32
+	budget *budget
+	own    bool // of one batch
+	refs   atomic.Int32
+
+	mu      sync.Mutex // guards the fields below
+	charged int64
+	pooled  *[]byte
+	lost    bool // a connection that has failed may still write into it
 }
 
-// slab returns an empty slab that holds a reservation and one reference.
-func (b *budget) slab(reserved int64) *slab {
-	s := &slab{budget: b, reserved: reserved}
+// slab returns an empty slab that holds one reference.
+func (b *budget) slab() *slab {
+	s := &slab{budget: b}
 	s.refs.Store(1)
+	return s
+}
+
+// own charges a batch that has n bytes of its own.
+func (b *budget) own(n int) *slab {
+	s := &slab{budget: b, own: true, charged: int64(n)}
+	s.refs.Store(1)
+	b.charge(s.charged)
 	return s
 }
 
 // alloc is given to the connection, which knows the size of the response.
 func (s *slab) alloc(n int) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost {
+		return make([]byte, n)
+	}
+	s.charged = int64(max(n, slabSize))
+	s.budget.charge(s.charged)
 	if n > slabSize {
-		s.buf = make([]byte, n)
-		return s.buf
+		return make([]byte, n)
 	}
 	p, ok := s.budget.pool.Get().(*[]byte)
 	if !ok {
 		buf := make([]byte, slabSize)
 		p = &buf
 	}
-	s.pooled, s.buf = p, (*p)[:n]
-	return s.buf
+	s.pooled = p
+	return (*p)[:n]
+}
+
+// lose says that the call has failed: whoever was to fill the slab may still be
+// at it, so its memory is left to the collector.
+func (s *slab) lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost, s.pooled = true, nil
 }
 
 // shrink moves the contents of a nearly empty slab into memory of their own
 // size, so that a trickle does not hold the budget. It returns the contents and
 // must be called before anything refers to them.
 func (s *slab) shrink(contents []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.pooled == nil || len(contents) > slabSize/16 {
 		return contents
 	}
 	own := append([]byte(nil), contents...)
 	s.budget.pool.Put(s.pooled)
-	s.buf, s.pooled = own, nil
-	if spare := s.reserved - int64(len(own)); spare > 0 {
-		s.reserved -= spare
-		s.budget.release(spare)
-	}
+	s.budget.release(s.charged - int64(len(own)))
+	s.pooled, s.charged = nil, int64(len(own))
 	return own
 }
 
@@ -96,12 +146,14 @@ func (s *slab) retain() { s.refs.Add(1) }
 
 // drop lets go of one reference; the last one gives memory and budget back.
 func (s *slab) drop() {
-	if s == nil || s.refs.Add(-1) != 0 {
+	if s.refs.Add(-1) != 0 {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.pooled != nil {
 		s.budget.pool.Put(s.pooled)
 	}
-	s.buf, s.pooled = nil, nil
-	s.budget.release(s.reserved)
+	s.budget.release(s.charged)
+	s.pooled, s.charged = nil, 0
 }

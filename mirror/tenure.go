@@ -39,17 +39,16 @@ const (
 // epoch would have begun, and from 5 on every batch is preceded by its steps in
 // the ledger.
 type tenure struct {
-	id     partitionID
-	flow   *flow
-	log    *slog.Logger
-	faults chan error    // capacity 1: the first fault of an attempt
-	events chan struct{} // capacity 1: something of the lane was resolved
+	id   partitionID
+	flow *flow
+	log  *slog.Logger
 
 	mu       sync.Mutex // guards the fields below
 	state    string
 	why      string
 	lane     *lane // nil between attempts
 	maxBatch int   // what the target topic takes in one batch, once it refused one; 0 before
+	told     int   // what it said that it takes when maxBatch was set
 	first    *firstAck
 }
 
@@ -59,8 +58,7 @@ type firstAck struct{ expected, base int64 }
 func newTenure(f *flow, id partitionID) *tenure {
 	return &tenure{
 		id: id, flow: f, state: stateStarting,
-		log:    f.log.With(slog.String("topic", id.Topic), slog.Int("partition", int(id.Partition))),
-		faults: make(chan error, 1), events: make(chan struct{}, 1),
+		log: f.log.With(slog.String("topic", id.Topic), slog.Int("partition", int(id.Partition))),
 	}
 }
 
@@ -112,14 +110,6 @@ func (t *tenure) set(state, why string) bool {
 	return news
 }
 
-// fault ends the present attempt.
-func (t *tenure) fault(err error) {
-	select {
-	case t.faults <- err:
-	default:
-	}
-}
-
 // attempt is steps 1 to 5. It returns the fault, or ctx's error.
 func (t *tenure) attempt(ctx context.Context) error {
 	f := t.flow
@@ -128,6 +118,9 @@ func (t *tenure) attempt(ctx context.Context) error {
 		return err
 	}
 	if err := f.ready(ctx); err != nil {
+		return err
+	}
+	if err := t.remeasure(ctx, pair.targetName); err != nil {
 		return err
 	}
 	key := checkpoint.Key{Flow: f.cfg.Name, Topic: t.id.Topic, TopicID: pair.source.ID, Partition: t.id.Partition}
@@ -169,18 +162,17 @@ func (t *tenure) attempt(ctx context.Context) error {
 	t.mu.Lock()
 	t.lane, t.first = l, nil
 	t.mu.Unlock()
-	for len(t.faults) > 0 { // of the attempt before
-		<-t.faults
-	}
 	t.set(stateMirroring, "")
 	t.log.Debug("mirroring", slog.Int64("from", from.source), slog.Int64("producer_id", producer), slog.Int("epoch", int(epoch)))
 	err = t.mirror(ctx, pair, l, loaded.Ledger)
 	l.abandon()
 	f.recorder.Forget(key)
+	f.counting.Lock() // whoever adds up sees the lane's share here or there
 	t.mu.Lock()
 	t.lane = nil
 	t.mu.Unlock()
 	f.retire(t.id.Topic, l)
+	f.counting.Unlock()
 	return err
 }
 
@@ -201,6 +193,9 @@ func (t *tenure) position(ctx context.Context, pair *topicPair, loaded checkpoin
 	// The tail tells; before the first record ever, what an earlier tenure began
 	// with does, so that start: latest does not move on at every restart.
 	next, mirrored := nextSource(loaded.Runs)
+	if mirrored { // what followed and was dropped may have expired at the source since
+		next = max(next, loaded.Runs.Through())
+	}
 	ok := mirrored
 	if !ok && known == sameTopics {
 		next, ok = loaded.Ledger.EpochStart()
@@ -275,11 +270,11 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 		return err
 	}
 	out := &appending{
-		lane: l, fault: t.fault, done: func() { poke(t.events) },
+		lane:  l,
 		acked: func(runs []checkpoint.Run, foreign, base int64) { t.acked(l, runs, foreign, base) },
 	}
 	in := func(leader, epoch int32) *fetching {
-		return &fetching{lane: l, topic: t.id.Topic, id: pair.source.ID, partition: t.id.Partition, leaderEpoch: epoch, settled: func() { t.settled(l) }, fault: t.fault}
+		return &fetching{lane: l, topic: t.id.Topic, id: pair.source.ID, partition: t.id.Partition, leaderEpoch: epoch, settled: func() { t.settled(l) }}
 	}
 	fetcher, appender := f.fetcher(source.Leader), f.appender(target.Leader)
 	appender.add(out)
@@ -295,16 +290,20 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 		case <-ctx.Done():
 			leave()
 			return ctx.Err()
-		case err := <-t.faults:
+		case err := <-l.faults:
 			leave()
 			return t.explain(ctx, pair, err)
-		case <-t.events:
+		case <-l.events:
 			t.examine(ctx, pair, ledger)
 			if l.spent() {
 				leave()
 				return &waitError{"the epoch has used up its sequences: a new one begins"}
 			}
 		case <-changed:
+			if shut := l.shut(time.Now()); shut > ledgerPatience { // a new attempt waits for it and holds no memory meanwhile
+				leave()
+				return &waitError{fmt.Sprintf("the ledger (%s on the target) has not answered for %v", checkpoint.MapTopic, shut.Round(time.Second))}
+			}
 			w := f.discovery.current.Load()
 			now := w.byName[t.id.Topic]
 			if now == nil || now.source.ID != pair.source.ID || now.target == nil || now.target.ID != pair.target.ID {
@@ -322,7 +321,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 			}
 			if d.Leader != target.Leader {
 				appender.remove(l)
-				l.detach("the target leader moves")
+				l.suspend("the target leader moves")
 				if !t.drain(l) {
 					leave()
 					return &waitError{"the old target leader does not answer"}
@@ -334,8 +333,13 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 	}
 }
 
-// drainLimit is how long a lane that leaves waits for what is in flight.
-const drainLimit = 10 * time.Second
+const (
+	// drainLimit is how long a lane that leaves waits for what is in flight. A
+	// broker that is alive answers within produceTimeout.
+	drainLimit = produceTimeout + 5*time.Second
+	// ledgerPatience is how long a lane waits for its steps to be written.
+	ledgerPatience = 10 * time.Second
+)
 
 // drain waits until nothing of the lane is in flight, its lease ends, or the
 // connection is given up. It says whether the lane is idle.
@@ -344,7 +348,7 @@ func (t *tenure) drain(l *lane) bool {
 	defer limit.Stop()
 	for !l.idle() {
 		select {
-		case <-t.events:
+		case <-l.events:
 		case <-t.flow.over:
 			return l.idle()
 		case <-limit.C:
@@ -358,7 +362,7 @@ func (t *tenure) drain(l *lane) bool {
 func (t *tenure) acked(l *lane, runs []checkpoint.Run, foreign, base int64) {
 	for _, run := range runs {
 		if err := t.flow.recorder.Acked(l.key, run); err != nil {
-			t.fault(&doubtError{"an acknowledgement does not fit the offset map: " + err.Error()})
+			l.fault(&doubtError{"an acknowledgement does not fit the offset map: " + err.Error()})
 			return
 		}
 	}
@@ -388,8 +392,10 @@ func (t *tenure) settled(l *lane) {
 	if !news {
 		return
 	}
+	defer poke(l.events)
+	defer l.recorded()
 	if err := t.flow.recorder.Passed(l.key, source); err != nil {
-		t.fault(&doubtError{"the offset map: " + err.Error()})
+		l.fault(&doubtError{"the offset map: " + err.Error()})
 	}
 }
 
@@ -437,19 +443,55 @@ func (t *tenure) explain(ctx context.Context, pair *topicPair, err error) error 
 		if lookup != nil {
 			return errors.Join(err, lookup)
 		}
-		t.mu.Lock()
-		if limit == 0 || t.maxBatch == limit { // it refuses what it says it takes: come down by halves
-			limit = max(t.maxBatch, 2<<20) / 2
-		}
-		t.maxBatch = limit
-		t.mu.Unlock()
-		return &waitError{fmt.Sprintf("a batch is larger than target topic %s takes (max.message.bytes=%d): it is split", pair.targetName, limit)}
+		return &waitError{fmt.Sprintf("a batch is larger than target topic %s takes (max.message.bytes=%d): it is split into batches of at most %d bytes", pair.targetName, limit, t.measure(limit))}
 	case e == kerr.OffsetOutOfRange:
 		return &waitError{"the source says that the position is out of range: its start and end are read again"}
 	case e == kerr.TopicAuthorizationFailed || e == kerr.ClusterAuthorizationFailed:
 		return fmt.Errorf("%w: grant READ and DESCRIBE on the source topic %s, WRITE and DESCRIBE on the target topic %s, IDEMPOTENT_WRITE on the target cluster", err, t.id.Topic, pair.targetName)
 	}
 	return err
+}
+
+// measure takes in that the target refused a batch as too large while it said
+// that it takes limit bytes (0: it does not say), and returns what is sent at
+// most from now on.
+func (t *tenure) measure(limit int) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case limit > 0 && (t.maxBatch == 0 || limit < t.maxBatch):
+		t.maxBatch = limit
+	case t.maxBatch == 0:
+		t.maxBatch = 1 << 20
+	default: // it refuses what it says it takes: come down by halves
+		t.maxBatch = max(t.maxBatch/2, minBatch)
+	}
+	t.told = limit
+	return t.maxBatch
+}
+
+// minBatch is what every target is believed to take.
+const minBatch = 1 << 10
+
+// remeasure looks whether the target topic takes another size than when it
+// refused a batch: somebody may have raised it.
+func (t *tenure) remeasure(ctx context.Context, topic string) error {
+	t.mu.Lock()
+	measured, told := t.maxBatch > 0, t.told
+	t.mu.Unlock()
+	if !measured {
+		return nil
+	}
+	limit, err := t.maxMessageBytes(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if limit != told {
+		t.mu.Lock()
+		t.maxBatch, t.told = limit, limit
+		t.mu.Unlock()
+	}
+	return nil
 }
 
 // maxMessageBytes is the target topic's own limit; 0 if the target does not tell.

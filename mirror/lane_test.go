@@ -1,0 +1,267 @@
+package mirror
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"kmirror/checkpoint"
+	"kmirror/internal/wire"
+)
+
+// bench is a lane at an appender without a connection: the test plays the
+// target's answers.
+type bench struct {
+	t        *testing.T
+	budget   *budget
+	lane     *lane
+	appender *appender
+	at       *appending
+	runs     []checkpoint.Run
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, budget: newBudget(0)}
+	b.lane = newLane(checkpoint.Key{}, "t", [16]byte{}, 7, 0, origin{0, 0}, func() ladderLimits { return ladderLimits{inflate: 1 << 20} })
+	b.appender = newTestAppender(m)
+	b.at = &appending{lane: b.lane, acked: func(runs []checkpoint.Run, _, _ int64) { b.runs = append(b.runs, runs...) }}
+	b.appender.add(b.at)
+	return b
+}
+
+func newTestAppender(m *metrics) *appender {
+	return &appender{metrics: flowMetrics{m, "f"}, stale: func() {}, log: slog.New(slog.DiscardHandler), wake: make(chan struct{}, 1)}
+}
+
+// fetch hands the lane one response of n batches with one record each, and
+// opens the gate if there is one.
+func (b *bench) fetch(n int) {
+	b.t.Helper()
+	offset, appetite := b.lane.wants()
+	if appetite != hungry {
+		b.t.Fatalf("the lane is not hungry: %v", appetite)
+	}
+	var raw []byte
+	for i := range n {
+		batch, err := wire.EncodeBatch(nil, []wire.Record{{Offset: offset + int64(i), Value: make([]byte, 100)}}, wire.Plain(wire.CodecNone))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		batch.SetBaseOffset(offset + int64(i))
+		raw = append(raw, batch...)
+	}
+	s := b.budget.slab()
+	body := s.alloc(len(raw))
+	copy(body, raw)
+	c, err := climb(body, offset, nil, b.lane.limits())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, gate := b.lane.take(offset, c, s, offset+int64(n)); gate > 0 {
+		b.lane.open(gate)
+	}
+	s.drop()
+}
+
+// send puts the next batch in flight.
+func (b *bench) send() produced {
+	b.t.Helper()
+	topics, lanes, version, _ := b.appender.collect(12, time.Now().Add(time.Hour))
+	if len(topics) != 1 {
+		b.t.Fatal("nothing to send")
+	}
+	return produced{version: version, lanes: lanes, sent: time.Now()}
+}
+
+// answer is the target's word on a request.
+func (b *bench) answer(p produced, code int16, base int64) {
+	b.t.Helper()
+	resp := kmsg.NewPtrProduceResponse()
+	resp.SetVersion(p.version)
+	rt := kmsg.NewProduceResponseTopic()
+	rt.Topic = "t"
+	rp := kmsg.NewProduceResponseTopicPartition()
+	rp.ErrorCode, rp.BaseOffset = code, base
+	rt.Partitions = append(rt.Partitions, rp)
+	resp.Topics = append(resp.Topics, rt)
+	if err := b.appender.resolve(p, resp.AppendTo(nil)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestAnswersForAnAbandonedLane: a tenure that waited long enough leaves while
+// requests are under way on a connection that is alive. Their answers come.
+func TestAnswersForAnAbandonedLane(t *testing.T) {
+	b := newBench(t)
+	b.fetch(4)
+	first := b.send()
+	b.answer(first, 0, 0) // ends the probing
+	var flight []produced
+	for range 3 {
+		flight = append(flight, b.send())
+	}
+	b.lane.abandon()
+	b.appender.remove(b.lane)
+	b.answer(flight[0], 0, 1)
+	b.answer(flight[1], kerr.NotLeaderForPartition.Code, -1)
+	b.answer(flight[2], kerr.OutOfOrderSequenceNumber.Code, -1)
+	if len(b.runs) != 1 {
+		t.Errorf("recorded %v, want the first run alone", b.runs)
+	}
+	if n := b.budget.inUse(); n != 0 {
+		t.Errorf("%d bytes are still charged", n)
+	}
+	if !b.lane.idle() {
+		t.Error("something is still in flight")
+	}
+	select {
+	case err := <-b.lane.faults:
+		t.Errorf("fault: %v", err)
+	default:
+	}
+}
+
+// TestALaneThatMovesOn: the connection of the old leader's appender is lost when
+// the lane flows at the new one already.
+func TestALaneThatMovesOn(t *testing.T) {
+	b := newBench(t)
+	old := b.appender
+	b.fetch(2)
+	p := b.send()
+	old.flight = append(old.flight, p)
+	old.remove(b.lane)
+	b.lane.suspend("the leader moves")
+	if b.lane.idle() {
+		t.Fatal("a request is in flight and the lane is idle")
+	}
+	b.answer(p, kerr.NotLeaderForPartition.Code, -1)
+	if !b.lane.idle() {
+		t.Fatal("all is answered and the lane is not idle")
+	}
+	b.appender = newTestAppender(old.metrics.m)
+	b.appender.add(b.at)
+	next := b.send()
+	old.lose("gone")
+	b.answer(next, 0, 0)
+	b.fetch(1)
+	b.answer(b.send(), 0, 1)
+	if b.lane.pending() || len(b.runs) != 2 {
+		t.Errorf("pending %v, recorded %v", b.lane.pending(), b.runs)
+	}
+}
+
+// TestAClosedLaneSendsNothing: what is refused while the lane drains is not sent
+// again, because another may own the partition at once.
+func TestAClosedLaneSendsNothing(t *testing.T) {
+	b := newBench(t)
+	b.fetch(3)
+	b.answer(b.send(), 0, 0)
+	p := b.send()
+	b.lane.close()
+	b.answer(p, kerr.NotLeaderForPartition.Code, -1)
+	if _, lanes, _, _ := b.appender.collect(12, time.Now().Add(time.Hour)); len(lanes) > 0 {
+		t.Error("a closed lane sends")
+	}
+	if n := b.budget.inUse(); n != 0 {
+		t.Errorf("%d bytes are still charged", n)
+	}
+}
+
+// TestGatesOpenInTurn: two fetchers took steps for one lane while the source
+// leader moved, and the second one's were written first.
+func TestGatesOpenInTurn(t *testing.T) {
+	b := newBench(t)
+	for _, open := range []uint64{2, 3} {
+		b.lane.gates = open
+		b.lane.open(open)
+		if b.lane.opened != 0 {
+			t.Fatalf("gate %d is open and gate 1 was never written", b.lane.opened)
+		}
+	}
+	if b.lane.open(1); b.lane.opened != 3 || len(b.lane.early) != 0 {
+		t.Errorf("opened up to %d, want 3", b.lane.opened)
+	}
+}
+
+// TestALaneInTroubleHoldsNoFetchResponse: what a partition that is refused again
+// and again keeps is its own few bytes, not the responses that it shares with
+// others.
+func TestALaneInTroubleHoldsNoFetchResponse(t *testing.T) {
+	b := newBench(t)
+	b.fetch(10)
+	if n := b.budget.inUse(); n != slabSize {
+		t.Fatalf("%d bytes are charged, want a whole slab", n)
+	}
+	b.answer(b.send(), kerr.NotEnoughReplicas.Code, -1)
+	if n := b.budget.inUse(); n > 1000 {
+		t.Errorf("%d bytes are still charged for one small batch", n)
+	}
+	if _, appetite := b.lane.wants(); appetite != resting {
+		t.Errorf("a lane in trouble is %v", appetite)
+	}
+	b.answer(b.send(), 0, 0)
+	b.fetch(9) // what was given back is read again
+	for i := range int64(9) {
+		b.answer(b.send(), 0, i+1)
+	}
+	if want := []checkpoint.Run{{Source: 9, Target: 9, Count: 1}}; b.runs[len(b.runs)-1] != want[0] {
+		t.Errorf("the last run is %v, want %v", b.runs[len(b.runs)-1], want[0])
+	}
+	if n := b.budget.inUse(); n != 0 {
+		t.Errorf("%d bytes are still charged", n)
+	}
+}
+
+// TestASilentBrokerHoldsNoFetchResponse: nor does one that answers nothing.
+func TestASilentBrokerHoldsNoFetchResponse(t *testing.T) {
+	b := newBench(t)
+	b.fetch(10)
+	p := b.send()
+	b.appender.flow("it answers nothing")
+	if n := b.budget.inUse(); n > 1000 {
+		t.Errorf("%d bytes are still charged for one small batch in flight", n)
+	}
+	b.answer(p, 0, 0)
+	b.appender.flow("")
+	b.fetch(9)
+	b.answer(b.send(), 0, 1)
+}
+
+// TestASlabOfACallThatFailed: the connection may still be writing into it.
+func TestASlabOfACallThatFailed(t *testing.T) {
+	budget := newBudget(0)
+	s := budget.slab()
+	buf := s.alloc(100)
+	s.lose()
+	s.drop()
+	again := budget.slab()
+	if other := again.alloc(100); &other[0] == &buf[0] {
+		t.Error("the memory is in use twice")
+	}
+	if n := budget.inUse(); n != slabSize {
+		t.Errorf("%d bytes are charged, want %d", n, slabSize)
+	}
+	if late := s.alloc(100); len(late) != 100 || budget.inUse() != slabSize {
+		t.Error("an answer that comes late is charged")
+	}
+}
+
+// TestMeasureTheTarget: what the target says it takes is tried, then halves of
+// it; and what it says later is taken up again.
+func TestMeasureTheTarget(t *testing.T) {
+	x := &tenure{}
+	for i, step := range []struct{ told, want int }{{1000_000, 1000_000}, {1000_000, 500_000}, {1000_000, 250_000}, {100_000, 100_000}, {0, 50_000}} {
+		if got := x.measure(step.told); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+	}
+}
