@@ -26,6 +26,7 @@ type site struct {
 	t          *testing.T
 	east, west *kfake.Cluster
 	config     *topology.Config
+	budget     int64 // 0: the default
 }
 
 func newSite(t *testing.T, topic string, partitions int32) *site {
@@ -61,7 +62,7 @@ func (s *site) run() (*mirror.Engine, func()) {
 		clusters[c.Name] = k
 	}
 	registry := prometheus.NewRegistry()
-	e, err := mirror.New(mirror.Options{Topology: s.config, Clusters: clusters, Live: consul.NewLocal("test"), Logger: log, Registerer: registry})
+	e, err := mirror.New(mirror.Options{Topology: s.config, Clusters: clusters, Live: consul.NewLocal("test"), Logger: log, Registerer: registry, Budget: s.budget})
 	if err != nil {
 		s.t.Fatal(err)
 	}
