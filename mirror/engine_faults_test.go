@@ -75,6 +75,11 @@ func (s *site) yaml(text string, args ...any) {
 // records flow and the target takes its time to answer.
 func TestEngineFollowsLeaders(t *testing.T) {
 	s := newSite(t, "orders", 3)
+	s.west.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		s.west.KeepControl()
+		s.west.SleepControl(func() { time.Sleep(20 * time.Millisecond) })
+		return nil, nil, false
+	})
 	s.run()
 	s.produce("orders", 3, 0, 10)
 	s.mirrored("east.orders", 3, 10)
@@ -97,24 +102,34 @@ func TestEngineFollowsLeaders(t *testing.T) {
 func TestEngineStuckPartition(t *testing.T) {
 	s := newSite(t, "orders", 2)
 	s.budget = 1 // the least there is
-	s.west.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "east.orders", Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1})
-	e, _ := s.run()
-	cl := s.client(s.east, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0))
-	value := bytes.Repeat([]byte("x"), 50_000)
-	const rounds = 60
-	for range rounds {
-		var recs []*kgo.Record
-		for range 6 {
-			recs = append(recs, &kgo.Record{Topic: "orders", Partition: 1, Value: value})
-		}
-		recs = append(recs, &kgo.Record{Topic: "orders", Partition: 0, Value: []byte("stuck")})
-		if err := cl.ProduceSync(t.Context(), recs...).FirstErr(); err != nil {
+	for p := range int32(2) { // their batches come in the same responses
+		if err := s.east.MoveTopicPartition("orders", p, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
+	s.west.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "east.orders", Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1})
+	cl := s.client(s.east, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	value := bytes.Repeat([]byte("x"), 50_000)
+	const records = 400 // of 50 KB: 20 MB
+	for i := range records {
+		for p := range int32(2) {
+			if p == 0 && i > records/3 {
+				continue
+			}
+			cl.Produce(t.Context(), &kgo.Record{Topic: "orders", Partition: p, Value: value}, func(_ *kgo.Record, err error) {
+				if err != nil {
+					t.Errorf("produce: %v", err)
+				}
+			})
+		}
+	}
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := s.run()
 	s.until(e, "partition 1 in step", func(status mirror.Status) bool {
 		p, ok := partition(status, "orders", 1)
-		return ok && p.TargetEnd == rounds*6
+		return ok && p.TargetEnd == records
 	})
 	p, _ := partition(e.Status(), "orders", 0)
 	if p.TargetEnd > 0 {
