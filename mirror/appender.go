@@ -238,10 +238,10 @@ func (a *appender) collect(version int16, now time.Time) ([]wire.ProduceTopic, [
 	size := 0
 	for i := range a.lanes {
 		x := a.lanes[(a.turn+i)%len(a.lanes)]
-		e, ok := x.lane.sendable(now)
+		e, ok, later := x.lane.sendable(now)
 		if !ok {
-			if d := x.lane.waiting(now); d > 0 {
-				wait = min(wait, d)
+			if later > 0 {
+				wait = min(wait, later)
 			}
 			continue
 		}

@@ -101,7 +101,7 @@ func TestEngineFollowsLeaders(t *testing.T) {
 // many times what the budget holds.
 func TestEngineStuckPartition(t *testing.T) {
 	s := newSite(t, "orders", 2)
-	s.budget = 1 // the least there is
+	s.budget = 1              // the least there is
 	for p := range int32(2) { // their batches come in the same responses
 		if err := s.east.MoveTopicPartition("orders", p, 0); err != nil {
 			t.Fatal(err)

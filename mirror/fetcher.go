@@ -247,7 +247,7 @@ func (f *fetcher) take(version int16, raw []byte, want map[topicKey]map[int32]as
 		return err
 	}
 	var steps []ledgerStep
-	stale := false
+	stale, filled := false, false
 	for i := range resp.Topics {
 		rt := &resp.Topics[i]
 		key := topicKey{name: rt.Topic}
@@ -265,6 +265,11 @@ func (f *fetcher) take(version int16, raw []byte, want map[topicKey]map[int32]as
 				stale = f.refused(x, kerr.ErrorForCode(rp.ErrorCode)) || stale
 				continue
 			}
+			if len(rp.RecordBatches) == 0 { // most of them, where there are many
+				x.lane.barren(sourceEnd(rp))
+				continue
+			}
+			filled = true
 			if step := f.lane(x, rp, s); step.gate > 0 {
 				steps = append(steps, step)
 			}
@@ -276,22 +281,28 @@ func (f *fetcher) take(version int16, raw []byte, want map[topicKey]map[int32]as
 	if len(steps) > 0 {
 		f.ledger(steps)
 	}
-	f.filled()
+	if filled {
+		f.filled()
+	}
 	return nil
+}
+
+// sourceEnd is how far a partition can be read.
+func sourceEnd(rp *kmsg.FetchResponseTopicPartition) int64 {
+	if rp.LastStableOffset >= 0 {
+		return rp.LastStableOffset
+	}
+	return rp.HighWatermark
 }
 
 // lane takes one partition's records up the ladder and queues them.
 func (f *fetcher) lane(x asked, rp *kmsg.FetchResponseTopicPartition, s *slab) ledgerStep {
-	end := rp.LastStableOffset
-	if end < 0 {
-		end = rp.HighWatermark
-	}
 	var aborted []abortedTxn
 	for _, a := range rp.AbortedTransactions {
 		aborted = append(aborted, abortedTxn{a.ProducerID, a.FirstOffset})
 	}
 	c, err := climb(rp.RecordBatches, x.offset, aborted, x.lane.limits())
-	steps, gate := x.lane.take(x.offset, c, s, end)
+	steps, gate := x.lane.take(x.offset, c, s, sourceEnd(rp))
 	x.settled()
 	if err != nil {
 		x.lane.fault(err)

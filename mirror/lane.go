@@ -215,6 +215,14 @@ func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []c
 	return steps, gate
 }
 
+// barren takes note of a fetch response that held nothing for the lane.
+func (l *lane) barren(sourceEnd int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sourceEnd = sourceEnd
+	l.markBehind()
+}
+
 // open says that the steps behind a gate are in the ledger. A gate opens only
 // after those before it: two fetchers may have taken steps for one lane while
 // the source leader moved.
@@ -250,17 +258,21 @@ func (l *lane) shut(now time.Time) time.Duration {
 }
 
 // sendable returns the next batch to send, if there is one that may leave now,
-// and counts it as in flight.
-func (l *lane) sendable(now time.Time) (entry, bool) {
+// and counts it as in flight. If there is none, wait is after how long that will
+// change by itself; zero is never.
+func (l *lane) sendable(now time.Time) (e entry, ok bool, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.ready(now) {
-		return entry{}, false
+		if l.flying < len(l.queue) && now.Before(l.retryAt) {
+			wait = l.retryAt.Sub(now)
+		}
+		return entry{}, false, wait
 	}
 	l.queue[l.flying].sent = true
-	e := l.queue[l.flying]
+	e = l.queue[l.flying]
 	l.flying++
-	return e, true
+	return e, true, 0
 }
 
 // ready is called with mu held.
@@ -272,16 +284,6 @@ func (l *lane) ready(now time.Time) bool {
 		return false
 	}
 	return l.queue[l.flying].gate <= l.opened
-}
-
-// waiting says when a lane that is not ready will be by itself; zero is never.
-func (l *lane) waiting(now time.Time) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.flying < len(l.queue) && now.Before(l.retryAt) {
-		return l.retryAt.Sub(now)
-	}
-	return 0
 }
 
 // ack resolves the oldest batch in flight: it stands at target offset base. It

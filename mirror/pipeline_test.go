@@ -183,7 +183,7 @@ func (p *pipeline) send() {
 	if len(p.network) >= inFlight {
 		return
 	}
-	if e, ok := p.lane.sendable(time.Now().Add(time.Hour)); ok {
+	if e, ok, _ := p.lane.sendable(time.Now().Add(time.Hour)); ok {
 		p.network = append(p.network, flying{batch: slices.Clone(e.batch)})
 	}
 }
