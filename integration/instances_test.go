@@ -12,7 +12,7 @@ import (
 // with the other instances that Consul knows.
 const sharedMirror = mirrorOnly + `
 coordination:
-  consul: {address: {{addr "consul"}}, prefix: kmirror}
+  consul: {address: {{addr "consul"}}, prefix: kmirror, ttl: 10s}
 `
 
 // TestInstances lets three daemons share the work through a real Consul. One is
@@ -50,7 +50,9 @@ func TestInstances(t *testing.T) {
 	w.shared(a, 6, "edge-1")
 	time.Sleep(2 * time.Second) // the heir writes
 	c.resume()
+	resumed := time.Now()
 	w.shared(a, 6, "edge-1", "edge-3")
+	t.Logf("a member again %v after it went on", time.Since(resumed).Round(100*time.Millisecond))
 	time.Sleep(2 * time.Second)
 
 	load.finish()
@@ -73,9 +75,14 @@ func TestConsulAway(t *testing.T) {
 	if s := a.mustStatus(); s.Flows[0].State != "mirroring" {
 		t.Errorf("3 s without Consul: flow is %s (%s), want mirroring", s.Flows[0].State, s.Flows[0].Error)
 	}
-	time.Sleep(30 * time.Second)
+	time.Sleep(15 * time.Second)
+	if s := a.mustStatus(); s.Flows[0].State == "mirroring" {
+		t.Errorf("18 s without Consul, with a TTL of 10 s: the flow is still mirroring")
+	}
 	consul.resume()
+	resumed := time.Now()
 	w.shared(a, 3, "edge-1")
+	t.Logf("at work again %v after Consul came back", time.Since(resumed).Round(100*time.Millisecond))
 	load.finish()
 	w.exact(h, "east", "west", "east.orders")
 }

@@ -30,7 +30,7 @@ func (w *world) load(cluster string, h *history, perSecond int) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{t: w.t, h: h, quit: make(chan struct{}), stopped: make(chan struct{})}
 	l.client = w.client(cluster, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()), kgo.MaxBufferedRecords(20_000))
+		kgo.ProducerBatchCompression(kgo.SnappyCompression()), kgo.MaxBufferedRecords(20_000))
 	w.t.Cleanup(func() { cancel(); l.stop() })
 	go l.run(ctx, perSecond)
 	return l
