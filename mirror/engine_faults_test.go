@@ -171,18 +171,42 @@ func TestEngineLargeRecord(t *testing.T) {
 	})
 }
 
-// TestEngineTargetDeleted: the copy is made anew, from the source's start.
+// TestEngineTargetDeleted: the copy is made anew, from the source's start and not
+// from where the last epoch began; also where brokers know no topic ids.
 func TestEngineTargetDeleted(t *testing.T) {
-	s := newSite(t, "orders", 2)
-	s.run()
-	s.produce("orders", 2, 0, 20)
-	s.mirrored("east.orders", 2, 20)
-	if err := s.west.DeleteTopic("east.orders"); err != nil {
-		t.Fatal(err)
+	for _, ids := range []bool{true, false} {
+		t.Run(fmt.Sprintf("ids %v", ids), func(t *testing.T) {
+			s := newSite(t, "orders", 3)
+			if !ids {
+				west, err := kfake.NewCluster(kfake.ClusterID("old-w"), kfake.NumBrokers(2), kfake.MaxVersions(kversion.V2_7_0()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(west.Close)
+				s.west = west
+				s.yaml(oneWay, s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
+			}
+			_, stop := s.run()
+			s.produce("orders", 3, 0, 20)
+			s.mirrored("east.orders", 3, 20)
+			stop()
+			_, stop = s.run()
+			s.produce("orders", 3, 20, 20)
+			s.mirrored("east.orders", 3, 40)
+			if err := s.west.DeleteTopic("east.orders"); err != nil {
+				t.Fatal(err)
+			}
+			s.produce("orders", 3, 40, 20)
+			s.mirrored("east.orders", 3, 60)
+			stop()
+			s.produce("orders", 3, 60, 20)
+			s.run()
+			s.mirrored("east.orders", 3, 80)
+		})
 	}
-	s.produce("orders", 2, 20, 20)
-	s.mirrored("east.orders", 2, 40)
 }
+
+const oneWay = "instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false}\n"
 
 // TestEngineOvertaken: what the source deletes before it was mirrored is a loss
 // that somebody has to accept; the other partition flows on.
@@ -261,8 +285,7 @@ func TestEngineWithoutTopicIDs(t *testing.T) {
 			if sides != "source" {
 				s.west = old("old-w")
 			}
-			s.yaml("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false}\n",
-				s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
+			s.yaml(oneWay, s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
 			_, stop := s.run()
 			s.produce("orders", 2, 0, 20)
 			s.mirrored("east.orders", 2, 20)
@@ -370,4 +393,32 @@ func TestEngineReadsWhileItRuns(t *testing.T) {
 	cancel()
 	<-done
 	stop()
+}
+
+// TestEngineStartsLatest: where a partition begins is decided once. A restart
+// does not move it on, and what came meanwhile is mirrored.
+func TestEngineStartsLatest(t *testing.T) {
+	s := newSite(t, "orders", 2)
+	s.yaml(strings.Replace(oneWay, "heartbeats", "start: latest, heartbeats", 1), s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
+	cl := s.client(s.east)
+	for p := range int32(2) {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Partition: p, Value: []byte("before")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		e, stop := s.run()
+		s.until(e, "both mirroring", func(status mirror.Status) bool {
+			for n := range 2 {
+				if p, ok := partition(status, "orders", n); !ok || p.State != "mirroring" || p.Position != 1 {
+					return false
+				}
+			}
+			return true
+		})
+		stop()
+	}
+	s.produce("orders", 2, 0, 10)
+	s.run()
+	s.mirrored("east.orders", 2, 10)
 }

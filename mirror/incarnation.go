@@ -20,6 +20,10 @@ const (
 // of mirroring. A source topic that was created anew while its copy stayed ends
 // in a stop: what follows in the copy would not be what its consumers had read.
 //
+// The pair is one for all partitions, and whichever comes first writes it. So
+// that a partition was mirrored into another target topic is also told by its
+// own map, which bears the id of the topic that its target offsets belong to.
+//
 // The pair is written after the anchor of the first epoch: a crash between the
 // two finds the old pair, and begins anew once more; the other way round, the
 // next life would take an older life's epoch start for its own.
@@ -34,8 +38,9 @@ func incarnation(pair *topicPair, loaded checkpoint.Loaded) (acquaintance, error
 	differ := func(a, b [16]byte) bool { return a != none && b != none && a != b }
 	switch {
 	case last == nil:
+		loaded.Runs.TargetID = pair.target.ID
 		return newPair, nil
-	case differ(last.TargetID, pair.target.ID):
+	case differ(last.TargetID, pair.target.ID), differ(loaded.Runs.TargetID, pair.target.ID):
 		loaded.Runs.Reset(pair.target.ID)
 		return newTarget, nil
 	case differ(last.SourceID, pair.source.ID):

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"kmirror/checkpoint"
+	"kmirror/internal/kafka"
 	"kmirror/internal/wire"
 )
 
@@ -263,5 +264,22 @@ func TestMeasureTheTarget(t *testing.T) {
 		if got := x.measure(step.told); got != step.want {
 			t.Errorf("step %d: %d, want %d", i, got, step.want)
 		}
+	}
+}
+
+// TestIncarnationOfOnePartition: another partition has written down already that
+// the target topic was created anew; this one's map still belongs to the old.
+func TestIncarnationOfOnePartition(t *testing.T) {
+	pair := &topicPair{source: &kafka.Topic{Name: "orders", ID: [16]byte{1}}, targetName: "east.orders", target: &kafka.Topic{ID: [16]byte{2}}}
+	runs := &checkpoint.Runs{TargetID: [16]byte{3}}
+	if err := runs.Add(checkpoint.Run{Count: 20}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := incarnation(pair, checkpoint.Loaded{Ledger: &checkpoint.Ledger{}, Runs: runs, Pairs: []checkpoint.TopicPair{{SourceID: [16]byte{1}, TargetID: [16]byte{2}}}})
+	if err != nil || got != newTarget {
+		t.Errorf("got %v, %v; want a new target", got, err)
+	}
+	if _, mirrored := nextSource(runs); mirrored || runs.TargetID != pair.target.ID {
+		t.Errorf("the map still holds the old target's runs")
 	}
 }

@@ -37,6 +37,7 @@ type pipeline struct {
 
 	// One life.
 	lane    *lane
+	budget  *budget
 	runs    *checkpoint.Runs
 	writing []written // anchors under way
 	network []flying  // requests under way, oldest first
@@ -62,7 +63,7 @@ func TestPipelineKeepsEveryRecordOnce(t *testing.T) {
 	for seed := range rounds {
 		r := rand.New(rand.NewPCG(uint64(seed), 7))
 		source, want := randomSource(r, 20+r.IntN(120))
-		p := &pipeline{t: t, r: r, source: source, target: &modelLog{}, want: want}
+		p := &pipeline{t: t, r: r, source: source, target: &modelLog{}, want: want, budget: newBudget(1 << 30)}
 		p.play()
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
@@ -94,7 +95,11 @@ func (p *pipeline) play() {
 			p.crash()
 		case n < 94 && chaos:
 			p.stranger()
-		case n < 95 && len(p.persisted) == 0 || n < 96:
+		case n < 95 && chaos:
+			p.move()
+		case n < 96 && chaos:
+			p.hush()
+		case n < 97 && len(p.persisted) == 0 || n < 98:
 			p.persisted = nil
 			p.runs.All(func(run checkpoint.Run) bool { p.persisted = append(p.persisted, run); return true })
 		}
@@ -104,6 +109,9 @@ func (p *pipeline) play() {
 		if p.t.Failed() {
 			return
 		}
+	}
+	if n := p.budget.inUse(); n != 0 {
+		p.t.Errorf("%d bytes are charged after the end", n)
 	}
 	p.check()
 }
@@ -160,7 +168,8 @@ func (p *pipeline) fetch() {
 	if err != nil {
 		p.t.Fatalf("climb at %d: %v", offset, err)
 	}
-	s := newBudget(1 << 30).slab()
+	s := p.budget.slab()
+	s.alloc(len(res.Records))
 	steps, gate := p.lane.take(offset, c, s, p.source.end)
 	s.drop()
 	if gate > 0 {
@@ -230,6 +239,9 @@ func (p *pipeline) answer() {
 	} else {
 		a.refused(x, f.err, "")
 	}
+	if p.lane.flying != len(p.network) {
+		p.t.Errorf("%d requests are in flight and the lane counts %d", len(p.network), p.lane.flying)
+	}
 	select {
 	case err := <-p.lane.faults:
 		p.t.Errorf("fault: %v", err)
@@ -248,6 +260,38 @@ func (p *pipeline) disconnect() {
 	p.lane.attach(nil)
 }
 
+// move is a new target leader: what is in flight is answered by the old one, as
+// it was taken or as not its own any more, before the lane flows at the new one.
+func (p *pipeline) move() {
+	p.lane.suspend("the leader moves")
+	deposed := p.r.IntN(len(p.network) + 1)
+	for i := range p.network {
+		if f := &p.network[i]; !f.answered && i >= deposed {
+			f.answered, f.err = true, kerr.NotLeaderForPartition
+		}
+	}
+	for len(p.network) > 0 {
+		p.process(false)
+		p.answer()
+	}
+	if !p.lane.idle() {
+		p.t.Error("all is answered and the lane is not idle")
+	}
+	p.lane.board(nil, "not connected yet")
+	p.lane.attach(nil)
+}
+
+// hush is a target that has answered nothing for long, and then does.
+func (p *pipeline) hush() {
+	p.lane.hush(nil, "silent")
+	if _, ok, _ := p.lane.sendable(time.Now().Add(time.Hour)); ok {
+		p.t.Error("a lane that is blocked sends")
+	}
+	p.process(true)
+	p.answer()
+	p.lane.attach(nil)
+}
+
 // crash is kill -9; requests that were on their way arrive or not before the
 // next life reads the tail. (What arrives later is the fence's matter.)
 func (p *pipeline) crash() {
@@ -258,6 +302,8 @@ func (p *pipeline) crash() {
 		p.anchors = append(p.anchors, p.writing[0].anchor)
 		p.writing = p.writing[1:]
 	}
+	p.lane.detach(nil, "gone")
+	p.lane.abandon()
 	p.begin()
 }
 

@@ -197,6 +197,9 @@ func (t *tenure) position(ctx context.Context, pair *topicPair, loaded checkpoin
 		next = max(next, loaded.Runs.Through())
 	}
 	ok := mirrored
+	if !ok && st.lost > 0 { // all of the copy is gone, also what earlier epochs wrote
+		next, _, ok = loaded.Runs.End()
+	}
 	if !ok && known == sameTopics {
 		next, ok = loaded.Ledger.EpochStart()
 	}
