@@ -26,7 +26,8 @@ type site struct {
 	t          *testing.T
 	east, west *kfake.Cluster
 	config     *topology.Config
-	budget     int64 // 0: the default
+	budget     int64       // 0: the default
+	live       mirror.Live // nil: alone
 }
 
 func newSite(t *testing.T, topic string, partitions int32) *site {
@@ -62,7 +63,11 @@ func (s *site) run() (*mirror.Engine, func()) {
 		clusters[c.Name] = k
 	}
 	registry := prometheus.NewRegistry()
-	e, err := mirror.New(mirror.Options{Topology: s.config, Clusters: clusters, Live: consul.NewLocal("test"), Logger: log, Registerer: registry, Budget: s.budget})
+	live := s.live
+	if live == nil {
+		live = consul.NewLocal("test")
+	}
+	e, err := mirror.New(mirror.Options{Topology: s.config, Clusters: clusters, Live: live, Logger: log, Registerer: registry, Budget: s.budget})
 	if err != nil {
 		s.t.Fatal(err)
 	}
