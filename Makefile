@@ -7,8 +7,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 # What go test gets besides: make test TEST=-v, make test TEST='-run Failover'.
 TEST    ?=
 
-# Rounds of the crash stories (a full run is 20), and how long all tests may take.
-export KMIRROR_ROUNDS ?= 5
+# Rounds of the crash stories (go test alone takes 3), and how long the tests of
+# one package may take.
+export KMIRROR_ROUNDS ?= 20
 TIMEOUT ?= 40m
 
 .PHONY: build run test deps bench lint fmt help
