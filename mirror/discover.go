@@ -14,9 +14,13 @@ import (
 	"kmirror/topology"
 )
 
-// lookEvery is how often the metadata of both clusters is read: new topics and
+// The metadata of both clusters is read every half second, or so seldom that
+// it takes a twentieth of the time, but at least every lookEvery: new topics and
 // partitions are seen within it.
-const lookEvery = 2 * time.Second
+const (
+	lookOften = 500 * time.Millisecond
+	lookEvery = 2 * time.Second
+)
 
 // world is what one look at both clusters of a flow showed. Immutable.
 type world struct {
@@ -118,6 +122,7 @@ func (d *discovery) Run(ctx context.Context) {
 		started := time.Now()
 		wait := lookEvery
 		w, err := d.look(ctx)
+		took := time.Since(started)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -134,6 +139,7 @@ func (d *discovery) Run(ctx context.Context) {
 			}
 			d.state.set(why)
 		default:
+			wait = min(max(lookOften, 20*took), lookEvery)
 			retry.reset()
 			d.state.set("")
 			d.current.Store(w)

@@ -422,3 +422,28 @@ func TestEngineStartsLatest(t *testing.T) {
 	s.run()
 	s.mirrored("east.orders", 2, 10)
 }
+
+// TestEngineTopicRefused: a topic that the target refuses to make is tried again
+// now and then, not all the time; and once somebody else has made it, the
+// complaint is gone.
+func TestEngineTopicRefused(t *testing.T) {
+	s := newSite(t, "orders", 1)
+	refused := s.west.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Topic: "east.orders", Err: kerr.InvalidReplicationFactor, Count: -1})
+	e, _ := s.run()
+	s.until(e, "the refusal", func(status mirror.Status) bool {
+		return len(status.Flows[0].Topics) == 1 && strings.Contains(status.Flows[0].Topics[0].Error, "create the target topic")
+	})
+	began, before := time.Now(), refused.Hits()
+	time.Sleep(time.Second)
+	if n, most := refused.Hits()-before, 2+int(time.Since(began)/time.Second); n > most {
+		t.Errorf("%d attempts in a second", n)
+	}
+	if err := s.west.CreateTopic("east.orders", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.produce("orders", 1, 0, 10)
+	s.mirrored("east.orders", 1, 10)
+	s.until(e, "no complaint", func(status mirror.Status) bool {
+		return status.Flows[0].State == "mirroring" && status.Flows[0].Topics[0].Error == ""
+	})
+}

@@ -58,30 +58,40 @@ func (s *topicSync) Run(ctx context.Context) {
 // topics creates and extends what the target lacks.
 func (s *topicSync) topics(ctx context.Context, w *world) {
 	var missing []*topicPair
-	acted := false
+	acted := false // what failed is tried again after the next look, and asks for none
 	for _, pair := range w.topics {
 		switch {
 		case pair.problem != "":
 		case pair.target == nil:
 			missing = append(missing, pair)
 		case len(pair.target.Partitions) < len(pair.source.Partitions):
-			acted = true
 			err := s.target.CreatePartitions(ctx, pair.targetName, int32(len(pair.source.Partitions)))
-			if s.note(ctx, pair, "add partitions to the target topic", err) {
+			if s.note(ctx, pair, stepExtend, err) {
+				acted = true
 				s.log.Info("target topic extended", slog.String("topic", pair.targetName), slog.Int("partitions", len(pair.source.Partitions)))
 			}
+		default: // perhaps by other hands
+			s.note(ctx, pair, stepCreate, nil)
+			s.note(ctx, pair, stepExtend, nil)
 		}
 	}
-	if len(missing) > 0 {
+	if len(missing) > 0 && s.create(ctx, w, missing) {
 		acted = true
-		s.create(ctx, w, missing)
 	}
 	if acted {
 		s.discovery.refresh()
 	}
 }
 
-func (s *topicSync) create(ctx context.Context, w *world, missing []*topicPair) {
+// The steps that can fail, as the status names them.
+const (
+	stepCreate  = "create the target topic"
+	stepExtend  = "add partitions to the target topic"
+	stepConfigs = "set configs of the target topic"
+)
+
+// create makes topics and says whether any came about.
+func (s *topicSync) create(ctx context.Context, w *world, missing []*topicPair) (created bool) {
 	names := make([]string, 0, len(missing))
 	for _, pair := range missing {
 		names = append(names, pair.source.Name)
@@ -97,12 +107,15 @@ func (s *topicSync) create(ctx context.Context, w *world, missing []*topicPair) 
 			err = s.target.CreateTopic(ctx, pair.targetName, int32(len(pair.source.Partitions)), s.replication(pair, w.brokers), nil)
 		}
 		if errors.Is(err, kerr.TopicAlreadyExists) {
-			err = nil
+			s.note(ctx, pair, stepCreate, nil)
+			continue
 		}
-		if s.note(ctx, pair, "create the target topic", err) {
+		if s.note(ctx, pair, stepCreate, err) {
+			created = true
 			s.log.Info("target topic created", slog.String("topic", pair.targetName), slog.Int("partitions", len(pair.source.Partitions)))
 		}
 	}
+	return created
 }
 
 // replication is the flow's replication factor, or the source topic's as far as
@@ -190,7 +203,7 @@ func (s *topicSync) configs(ctx context.Context, w *world) {
 func (s *topicSync) repair(ctx context.Context, pair *topicPair, source, target map[string]kafka.ConfigEntry) {
 	set, remove := s.drift(source, target)
 	if len(set) == 0 && len(remove) == 0 {
-		s.note(ctx, pair, "set configs of the target topic", nil)
+		s.note(ctx, pair, stepConfigs, nil)
 		return
 	}
 	err := s.target.AlterTopicConfigs(ctx, pair.targetName, set, remove)
@@ -211,7 +224,7 @@ func (s *topicSync) repair(ctx context.Context, pair *topicPair, source, target 
 			err = errors.New(strings.Join(refused, "; "))
 		}
 	}
-	if s.note(ctx, pair, "set configs of the target topic", err) {
+	if s.note(ctx, pair, stepConfigs, err) {
 		s.log.Info("target topic configs in step", slog.String("topic", pair.targetName), slog.Any("set", set), slog.Any("removed", remove))
 	}
 }
