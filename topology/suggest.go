@@ -18,13 +18,15 @@ func suggest(key string, known []string, synonyms map[string]string) string {
 	return "known here: " + strings.Join(sorted, ", ")
 }
 
-// nearest returns the known word that is most like one, empty if none is like it.
+// nearest returns the known word that is most like one, empty if none is like
+// it. Case counts only between words that are alike otherwise.
 func nearest(word string, known []string) string {
-	best, least := "", 1+max(1, min(len(word), 12)/3)
-	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))
+	best, least, exact := "", 1+max(1, min(len(word), 12)/3), 0
+	folded := strings.ToLower(strings.ReplaceAll(word, "-", "_"))
 	for _, candidate := range known {
-		if d := distance(word, strings.ToLower(candidate)); d < least {
-			best, least = candidate, d
+		d, e := distance(folded, strings.ToLower(candidate)), distance(word, candidate)
+		if d < least || best != "" && d == least && e < exact {
+			best, least, exact = candidate, d, e
 		}
 	}
 	return best
