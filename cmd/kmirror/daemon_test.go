@@ -132,3 +132,20 @@ func TestContainerMemory(t *testing.T) {
 		t.Errorf("without the file: %d", got)
 	}
 }
+
+func TestAClusterThatWasRenamedIsNotForgotten(t *testing.T) {
+	r := startDaemon(t, "")
+	r.halt(t)
+	text, err := os.ReadFile(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.config, []byte(strings.Replace(string(text), "east:", "orient:", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.out, r.err, r.ended = lockedBuffer{}, lockedBuffer{}, make(chan int, 1)
+	r.start(t)
+	if said := r.err.String(); !strings.Contains(said, "if it was renamed, rename it back") || !strings.Contains(said, "cluster=east") || strings.Contains(said, "cluster=west dir=") {
+		t.Errorf("it does not tell of east, which it holds and does not serve:\n%s", said)
+	}
+}

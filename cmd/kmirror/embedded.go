@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -20,6 +21,21 @@ import (
 type embeddedCluster struct {
 	name  string
 	nodes []*broker.Node
+}
+
+// forgotten finds clusters in the data directory that the configuration does not
+// name. A cluster that was renamed there begins empty under its new name, which
+// is seldom what was meant.
+func (d *daemon) forgotten() []string {
+	var names []string
+	homes, _ := filepath.Glob(d.data.join("*", "node-*", "meta.properties")) // it fails on bad patterns only
+	for _, home := range homes {
+		name := filepath.Base(filepath.Dir(filepath.Dir(home)))
+		if c := d.cfg.Cluster(name); c == nil || c.Embedded == nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // openEmbedded opens all embedded clusters at the same time; none stays open if one fails.
@@ -44,6 +60,9 @@ func (d *daemon) openEmbedded() ([]*embeddedCluster, error) {
 			err = errors.Join(err, c.close())
 		}
 		return nil, err
+	}
+	for _, name := range d.forgotten() {
+		d.logger.Warn("the data directory holds a cluster that the configuration does not name; if it was renamed, rename it back", slog.String("cluster", name), slog.String("dir", d.data.join(name)))
 	}
 	return clusters, nil
 }

@@ -32,8 +32,13 @@ func main() {
 	os.Exit(a.main(ctx, os.Args[1:]))
 }
 
+// signalEcho is how long after a signal another one is still the same.
+const signalEcho = 200 * time.Millisecond
+
 // stopOnSignal returns a context that ends with the first SIGINT or SIGTERM.
 // The second one ends the process at once: whoever asks twice does not want to wait.
+// One that follows sooner than anybody can ask twice is the first one's echo:
+// timeout(1) and some launchers signal the process, and then its whole group.
 func stopOnSignal(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
@@ -45,9 +50,18 @@ func stopOnSignal(parent context.Context) (context.Context, func()) {
 		case <-ctx.Done():
 			return
 		}
-		if s, ok := <-signals; ok {
-			fmt.Fprintf(os.Stderr, "kmirror: %s again, ending at once\n", s)
-			os.Exit(exitInterrupted)
+		echo := time.After(signalEcho)
+		for {
+			select {
+			case <-echo:
+				echo = nil
+			case s := <-signals:
+				if echo != nil {
+					continue
+				}
+				fmt.Fprintf(os.Stderr, "kmirror: %s again, ending at once\n", s)
+				os.Exit(exitInterrupted)
+			}
 		}
 	}()
 	return ctx, func() {

@@ -99,3 +99,17 @@ func TestSignals(t *testing.T) {
 	startProcess(t, path)
 	kmirror(t, "", "consume", "east", "signals", "-e", "-c", path).want(t, exitOK, "terminated\nkilled\ninterrupt\n")
 }
+
+// timeout(1) signals its child and then the child's group: that is one wish, not two.
+func TestASignalAndItsEchoAreOne(t *testing.T) {
+	path := config(t, fmt.Sprintf("data_dir: ./data\nhttp: 127.0.0.1:0\nclusters:\n  east: {embedded: {nodes: [%q]}}\n", freeAddress(t)))
+	p := startProcess(t, path)
+	for range 3 {
+		if err := p.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+	}
+	if code := p.ends(t); code != exitOK {
+		t.Errorf("exit code = %d, want %d\n%s", code, exitOK, p.errors.String())
+	}
+}
