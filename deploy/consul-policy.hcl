@@ -3,7 +3,7 @@
 #
 #   coordination: {consul: {prefix: kafka/mirror}}
 #
-# write it in key_prefix, and its last part ("mirror") in service and service_prefix.
+# write it in key_prefix, and its last part ("mirror") in service.
 #
 #   consul acl policy create -name kmirror -rules @consul-policy.hcl
 #   consul acl token create -description kmirror -policy-name kmirror

@@ -99,7 +99,11 @@ func (c *Client) reign(ctx context.Context, l *life, fence uint64, term func(ctx
 	own := err != nil && reigning.Err() == nil && !errors.Is(err, ErrFenced) && !errors.Is(err, ErrLost)
 	depose()
 	keepers.Wait()
-	log.Info("leading no more", slog.Any("reason", err))
+	if err == nil {
+		log.Info("leading no more")
+	} else {
+		log.Info("leading no more", slog.Any("reason", err))
+	}
 
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
