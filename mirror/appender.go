@@ -371,8 +371,8 @@ func (a *appender) refused(x *appending, err error, text string) bool {
 		x.lane.refuse(time.Now())
 		return false
 	case retriableProduce(e):
-		x.lane.refuse(time.Now().Add(jitter(100 * time.Millisecond)))
-		return true
+		x.lane.refuseLater(time.Now())
+		return leaderMoved(e)
 	case e == kerr.DuplicateSequenceNumber, e == kerr.OutOfOrderSequenceNumber, e == kerr.UnknownProducerID, e == kerr.InvalidProducerEpoch, e == kerr.ProducerFenced:
 		x.lane.refuse(time.Now())
 		x.lane.fault(&doubtError{"the target answered " + e.Message})

@@ -30,6 +30,15 @@ func retriableFetch(e *kerr.Error) bool {
 	return e.Retriable
 }
 
+// leaderMoved says that the metadata may be stale: another broker may lead by now.
+func leaderMoved(e *kerr.Error) bool {
+	switch e {
+	case kerr.NotLeaderForPartition, kerr.LeaderNotAvailable, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.ReplicaNotAvailable, kerr.KafkaStorageError:
+		return true
+	}
+	return false
+}
+
 // errorName is Kafka's name of an error code.
 func errorName(code int16) string {
 	if e := (*kerr.Error)(nil); errors.As(kerr.ErrorForCode(code), &e) {

@@ -317,7 +317,7 @@ func (f *fetcher) refused(x asked, err error) bool {
 		f.mu.Lock()
 		x.pausedUntil = time.Now().Add(jitter(100 * time.Millisecond))
 		f.mu.Unlock()
-		return true
+		return leaderMoved(e)
 	}
 	x.lane.fault(&sourceError{err})
 	return false

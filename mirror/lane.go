@@ -76,6 +76,7 @@ type lane struct {
 	troubled     bool                // refused, and not acknowledged since: nothing is taken in
 	blocked      string              // why nothing is sent at present; "" when it flows
 	retryAt      time.Time
+	refusals     int   // in a row
 	sourceEnd    int64 // as the last fetch told; -1 unknown
 	behindSince  time.Time
 	lastStamp    int64 // greatest record timestamp acknowledged
@@ -316,7 +317,7 @@ func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 	l.pop()
 	l.telling++
 	l.probing, l.troubled = false, false
-	l.retryAt = time.Time{}
+	l.retryAt, l.refusals = time.Time{}, 0
 	if len(l.queue) == 0 {
 		l.acked = l.fetch
 	}
@@ -366,6 +367,19 @@ func (l *lane) refuse(retryAt time.Time) {
 	}
 }
 
+// refuseLater is refuse, with a pause that grows from refusal to refusal.
+func (l *lane) refuseLater(now time.Time) {
+	l.mu.Lock()
+	pause := refusedPause << min(l.refusals, 5)
+	l.refusals++
+	l.mu.Unlock()
+	l.refuse(now.Add(jitter(pause)))
+}
+
+// refusedPause is before the first repetition of a batch that was refused; the
+// longest one is 32 times as long.
+const refusedPause = 100 * time.Millisecond
+
 // orphan resolves one answer of a lane that was abandoned, and says whether it
 // was.
 func (l *lane) orphan() bool {
@@ -392,7 +406,7 @@ func (l *lane) rewound() bool {
 func (l *lane) board(at *appender, blocked string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sender, l.blocked = at, blocked
+	l.sender, l.blocked, l.retryAt, l.refusals = at, blocked, time.Time{}, 0
 	if blocked != "" {
 		l.rest()
 	}
