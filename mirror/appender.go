@@ -371,7 +371,7 @@ func (a *appender) refused(x *appending, err error, text string) bool {
 		x.lane.refuse(time.Now())
 		return false
 	case retriableProduce(e):
-		x.lane.refuseLater(time.Now())
+		x.lane.refuseLater(time.Now(), (&targetError{err, text}).Error())
 		return leaderMoved(e)
 	case e == kerr.DuplicateSequenceNumber, e == kerr.OutOfOrderSequenceNumber, e == kerr.UnknownProducerID, e == kerr.InvalidProducerEpoch, e == kerr.ProducerFenced:
 		x.lane.refuse(time.Now())

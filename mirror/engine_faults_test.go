@@ -107,7 +107,7 @@ func TestEngineStuckPartition(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.west.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "east.orders", Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1})
+	stuck := s.west.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "east.orders", Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1})
 	cl := s.client(s.east, kgo.ProducerBatchCompression(kgo.NoCompression()))
 	value := bytes.Repeat([]byte("x"), 50_000)
 	const records = 400 // of 50 KB: 20 MB
@@ -131,10 +131,15 @@ func TestEngineStuckPartition(t *testing.T) {
 		p, ok := partition(status, "orders", 1)
 		return ok && p.TargetEnd == records
 	})
-	p, _ := partition(e.Status(), "orders", 0)
-	if p.TargetEnd > 0 {
-		t.Errorf("partition 0 is at %d", p.TargetEnd)
-	}
+	s.until(e, "what is wrong with partition 0", func(status mirror.Status) bool {
+		p, _ := partition(status, "orders", 0)
+		return p.TargetEnd == 0 && p.State == "waiting" && strings.Contains(p.Error, "NOT_ENOUGH_REPLICAS")
+	})
+	stuck.Remove()
+	s.until(e, "partition 0 in step", func(status mirror.Status) bool {
+		p, ok := partition(status, "orders", 0)
+		return ok && p.State == "mirroring" && p.LagRecords == 0 && p.TargetEnd > 0
+	})
 }
 
 // TestEngineLargeRecord: a batch above the target's limit is split; a record

@@ -11,9 +11,10 @@ import (
 // Kafka's own list of retriable errors holds; KAFKA_STORAGE_ERROR is on it.
 func retriableProduce(e *kerr.Error) bool {
 	switch e {
-	case kerr.UnknownTopicOrPartition, kerr.UnknownTopicID, kerr.DuplicateSequenceNumber:
-		// The topic may have been deleted or created anew under us: the tenure
-		// looks at the world again instead of repeating itself.
+	case kerr.UnknownTopicOrPartition, kerr.UnknownTopicID, kerr.DuplicateSequenceNumber, kerr.CorruptMessage:
+		// The topic may have been deleted or created anew under us, or the bytes
+		// may have been damaged on their way from the source or there already: the
+		// tenure looks at the world again instead of repeating itself.
 		return false
 	case kerr.ThrottlingQuotaExceeded:
 		return true

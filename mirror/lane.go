@@ -76,8 +76,9 @@ type lane struct {
 	troubled     bool                // refused, and not acknowledged since: nothing is taken in
 	blocked      string              // why nothing is sent at present; "" when it flows
 	retryAt      time.Time
-	refusals     int   // in a row
-	sourceEnd    int64 // as the last fetch told; -1 unknown
+	refusals     int    // in a row
+	refusal      string // why, the last time
+	sourceEnd    int64  // as the last fetch told; -1 unknown
 	behindSince  time.Time
 	lastStamp    int64 // greatest record timestamp acknowledged
 	stats        laneStats
@@ -368,8 +369,9 @@ func (l *lane) refuse(retryAt time.Time) {
 }
 
 // refuseLater is refuse, with a pause that grows from refusal to refusal.
-func (l *lane) refuseLater(now time.Time) {
+func (l *lane) refuseLater(now time.Time, why string) {
 	l.mu.Lock()
+	l.refusal = why
 	pause := refusedPause << min(l.refusals, 5)
 	l.refusals++
 	l.mu.Unlock()
@@ -378,7 +380,10 @@ func (l *lane) refuseLater(now time.Time) {
 
 // refusedPause is before the first repetition of a batch that was refused; the
 // longest one is 32 times as long.
-const refusedPause = 100 * time.Millisecond
+const (
+	refusedPause = 100 * time.Millisecond
+	toldRefusals = 3 // fewer in a row are no trouble worth telling: leaders move
+)
 
 // orphan resolves one answer of a lane that was abandoned, and says whether it
 // was.
@@ -571,6 +576,9 @@ func (l *lane) progress(now time.Time) progress {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := progress{position: l.acked, sourceEnd: l.sourceEnd, targetEnd: l.targetEnd, blocked: l.blocked}
+	if p.blocked == "" && l.refusals >= toldRefusals {
+		p.blocked = l.refusal
+	}
 	p.stats = laneStats{
 		records: l.stats.records, bytes: l.stats.bytes, strangers: l.stats.strangers,
 		modes: make(map[modeReason]uint64, len(l.stats.modes)), dropped: make(map[string]uint64, len(l.stats.dropped)),

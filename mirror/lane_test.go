@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -253,6 +254,22 @@ func TestASlabOfACallThatFailed(t *testing.T) {
 	}
 	if late := s.alloc(100); len(late) != 100 || budget.inUse() != slabSize {
 		t.Error("an answer that comes late is charged")
+	}
+}
+
+// TestCorruptBytesAreReadAgain: sending the same bytes for ever would not mend
+// them.
+func TestCorruptBytesAreReadAgain(t *testing.T) {
+	b := newBench(t)
+	b.fetch(1)
+	b.answer(b.send(), kerr.CorruptMessage.Code, -1)
+	select {
+	case err := <-b.lane.faults:
+		if !errors.Is(err, kerr.CorruptMessage) {
+			t.Errorf("fault: %v", err)
+		}
+	default:
+		t.Error("no fault")
 	}
 }
 
