@@ -428,6 +428,27 @@ func TestEngineStartsLatest(t *testing.T) {
 	s.mirrored("east.orders", 2, 10)
 }
 
+// TestEngineSourceSilent: a partition that the source does not give says so.
+func TestEngineSourceSilent(t *testing.T) {
+	s := newSite(t, "orders", 2)
+	e, _ := s.run()
+	s.produce("orders", 2, 0, 10)
+	s.mirrored("east.orders", 2, 10)
+	fault := s.east.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "orders", Partitions: []int32{1}, Err: kerr.OffsetNotAvailable, Count: -1})
+	s.until(e, "the source's word", func(status mirror.Status) bool {
+		p, ok := partition(status, "orders", 1)
+		other, _ := partition(status, "orders", 0)
+		return ok && p.State == "waiting" && strings.Contains(p.Error, "OFFSET_NOT_AVAILABLE") && other.State == "mirroring"
+	})
+	fault.Remove()
+	s.produce("orders", 2, 10, 10)
+	s.mirrored("east.orders", 2, 20)
+	s.until(e, "all well", func(status mirror.Status) bool {
+		p, ok := partition(status, "orders", 1)
+		return ok && p.State == "mirroring" && p.Error == ""
+	})
+}
+
 // TestEngineTopicRefused: a topic that the target refuses to make is tried again
 // now and then, not all the time; and once somebody else has made it, the
 // complaint is gone.

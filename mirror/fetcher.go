@@ -55,8 +55,6 @@ type fetcher struct {
 	mu    sync.Mutex // guards lanes
 	lanes []*fetching
 	turn  int // where the next request begins, so that each is first in turn
-
-	state linkState
 }
 
 // ledgerStep is a lane's share of the steps of one fetch response.
@@ -86,6 +84,15 @@ func (f *fetcher) busy() bool {
 	return len(f.lanes) > 0
 }
 
+// fail tells the lanes why nothing comes.
+func (f *fetcher) fail(why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range f.lanes {
+		x.lane.unread(why)
+	}
+}
+
 // Run fetches until ctx ends. Connection faults are retried with back-off.
 func (f *fetcher) Run(ctx context.Context) {
 	retry := backoff{base: 50 * time.Millisecond, limit: 5 * time.Second}
@@ -99,14 +106,13 @@ func (f *fetcher) Run(ctx context.Context) {
 		}
 		conn, err := f.connect(ctx, f.broker)
 		if err == nil {
-			f.state.set("")
 			err = f.serve(ctx, conn, &retry)
 			_ = conn.Close()
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		f.state.set(err.Error())
+		f.fail(fmt.Sprintf("source broker %d: %v", f.broker, err))
 		f.log.Warn("source broker", slog.Int("broker", int(f.broker)), slog.Any("error", err))
 		f.stale()
 		retry.sleep(ctx)
@@ -314,6 +320,7 @@ func (f *fetcher) lane(x asked, rp *kmsg.FetchResponseTopicPartition, s *slab) l
 // may be stale.
 func (f *fetcher) refused(x asked, err error) bool {
 	if e := (*kerr.Error)(nil); errors.As(err, &e) && retriableFetch(e) {
+		x.lane.unread((&sourceError{err}).Error())
 		f.mu.Lock()
 		x.pausedUntil = time.Now().Add(jitter(100 * time.Millisecond))
 		f.mu.Unlock()

@@ -80,6 +80,8 @@ type lane struct {
 	refusal      string // why, the last time
 	sourceEnd    int64  // as the last fetch told; -1 unknown
 	behindSince  time.Time
+	sourceFault  string // why the source gives nothing; "" while it answers
+	faultSince   time.Time
 	lastStamp    int64 // greatest record timestamp acknowledged
 	stats        laneStats
 }
@@ -167,7 +169,7 @@ func (l *lane) spent() bool {
 func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []checkpoint.Step, gate uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sourceEnd = sourceEnd
+	l.sourceEnd, l.sourceFault = sourceEnd, ""
 	if l.closed || asked != l.fetch {
 		return nil, 0
 	}
@@ -221,8 +223,18 @@ func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []c
 func (l *lane) barren(sourceEnd int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sourceEnd = sourceEnd
+	l.sourceEnd, l.sourceFault = sourceEnd, ""
 	l.markBehind()
+}
+
+// unread takes note that the source cannot be read at present.
+func (l *lane) unread(why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sourceFault == "" {
+		l.faultSince = time.Now()
+	}
+	l.sourceFault = why
 }
 
 // open says that the steps behind a gate are in the ledger. A gate opens only
@@ -382,7 +394,8 @@ func (l *lane) refuseLater(now time.Time, why string) {
 // longest one is 32 times as long.
 const (
 	refusedPause = 100 * time.Millisecond
-	toldRefusals = 3 // fewer in a row are no trouble worth telling: leaders move
+	toldFault    = time.Second // a source that gives nothing for less is no trouble worth telling
+	toldRefusals = 3           // fewer in a row are no trouble worth telling: leaders move
 )
 
 // orphan resolves one answer of a lane that was abandoned, and says whether it
@@ -578,6 +591,9 @@ func (l *lane) progress(now time.Time) progress {
 	p := progress{position: l.acked, sourceEnd: l.sourceEnd, targetEnd: l.targetEnd, blocked: l.blocked}
 	if p.blocked == "" && l.refusals >= toldRefusals {
 		p.blocked = l.refusal
+	}
+	if p.blocked == "" && l.sourceFault != "" && now.Sub(l.faultSince) > toldFault {
+		p.blocked = l.sourceFault
 	}
 	p.stats = laneStats{
 		records: l.stats.records, bytes: l.stats.bytes, strangers: l.stats.strangers,

@@ -30,6 +30,7 @@
 // broker), appenders (one per target broker) and tenures (one per owned
 // partition); a tenure owns its lane, the queue between fetcher and appender.
 //
-// Lock order: flow.mu => lane.mu; appender.mu and fetcher.mu are leaves. No
-// lock is held over I/O, a channel operation or a callback.
+// Lock order: flow.counting => flow.mu, tenure.mu, totals.mu; appender.mu or
+// fetcher.mu => lane.mu => slab.mu => budget.mu. No lock is held over I/O, a
+// channel operation that could block, or a callback.
 package mirror
