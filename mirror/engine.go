@@ -128,7 +128,7 @@ func (e *Engine) lifetime(whole, life context.Context, id string, deadline func(
 	}
 	flows := make([]*flow, 0, len(e.topology.Flows))
 	for _, cfg := range e.topology.Flows {
-		flows = append(flows, e.newFlow(cfg, lease, over))
+		flows = append(flows, e.newFlow(life, cfg, lease, over))
 	}
 	e.mu.Lock()
 	e.life, e.flows = id, flows
@@ -156,10 +156,10 @@ func (e *Engine) lifetime(whole, life context.Context, id string, deadline func(
 	return nil
 }
 
-func (e *Engine) newFlow(cfg *topology.Flow, lease func() error, over <-chan struct{}) *flow {
+func (e *Engine) newFlow(life context.Context, cfg *topology.Flow, lease func() error, over <-chan struct{}) *flow {
 	source, target := e.clusters[cfg.From], e.clusters[cfg.To]
 	log := e.log.With(slog.String("flow", cfg.Name))
-	work, stop := context.WithCancel(context.Background())
+	work, stop := context.WithCancel(context.WithoutCancel(life)) // it lets go in order when the life ends
 	return &flow{
 		work: work, stop: stop,
 		cfg: cfg, source: source, target: target, log: log,

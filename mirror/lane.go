@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -599,12 +600,8 @@ func (l *lane) progress(now time.Time) progress {
 		records: l.stats.records, bytes: l.stats.bytes, strangers: l.stats.strangers,
 		modes: make(map[modeReason]uint64, len(l.stats.modes)), dropped: make(map[string]uint64, len(l.stats.dropped)),
 	}
-	for k, v := range l.stats.modes {
-		p.stats.modes[k] = v
-	}
-	for k, v := range l.stats.dropped {
-		p.stats.dropped[k] = v
-	}
+	maps.Copy(p.stats.modes, l.stats.modes)
+	maps.Copy(p.stats.dropped, l.stats.dropped)
 	if l.sourceEnd > l.acked {
 		p.lag = l.sourceEnd - l.acked
 		p.lagSeconds = now.Sub(l.behindSince).Seconds()

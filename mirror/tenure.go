@@ -276,12 +276,12 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 		lane:  l,
 		acked: func(runs []checkpoint.Run, foreign, base int64) { t.acked(l, runs, foreign, base) },
 	}
-	in := func(leader, epoch int32) *fetching {
+	in := func(epoch int32) *fetching {
 		return &fetching{lane: l, topic: t.id.Topic, id: pair.source.ID, partition: t.id.Partition, leaderEpoch: epoch, settled: func() { t.settled(l) }}
 	}
 	fetcher, appender := f.fetcher(source.Leader), f.appender(target.Leader)
 	appender.add(out)
-	fetcher.add(in(source.Leader, source.LeaderEpoch))
+	fetcher.add(in(source.LeaderEpoch))
 	leave := func() {
 		fetcher.remove(l)
 		l.close()
@@ -320,7 +320,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 			if s.Leader != source.Leader || s.LeaderEpoch != source.LeaderEpoch {
 				fetcher.remove(l)
 				fetcher, source = f.fetcher(s.Leader), s
-				fetcher.add(in(s.Leader, s.LeaderEpoch))
+				fetcher.add(in(s.LeaderEpoch))
 			}
 			if d.Leader != target.Leader {
 				appender.remove(l)
