@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 
 	"kmirror/broker/replica"
@@ -31,6 +32,20 @@ func TestDocumentedDefaultsAreTheBrokers(t *testing.T) {
 		}
 		if documented[name] != want {
 			t.Errorf("docs/configuration.md: the default of %s is %q, want %q", name, documented[name], want)
+		}
+	}
+}
+
+// The operator's guide names every metric that a daemon has.
+func TestDocumentedMetricsAreTheDaemons(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startDaemon(t, "flows:\n- {from: east, to: west}\n")
+	for _, help := range regexp.MustCompile(`(?m)^# HELP (kmirror_\w+)`).FindAllStringSubmatch(r.page(t, "/metrics"), -1) {
+		if !strings.Contains(string(text), "`"+help[1]+"`") {
+			t.Errorf("docs/operations.md does not name %s", help[1])
 		}
 	}
 }
