@@ -16,7 +16,7 @@ type GroupsAnswer struct {
 // Group is one consumer group of a flow.
 type Group struct {
 	Group string `json:"group"`
-	// State is one of "in-step", "behind", "active-at-target", "ahead", "waiting", "error".
+	// State is one of "in-step", "behind", "active-at-target", "ahead", "diverged", "waiting", "error".
 	State      string           `json:"state"`
 	Error      string           `json:"error,omitempty"`
 	Partitions []GroupPartition `json:"partitions"`
