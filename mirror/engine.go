@@ -195,7 +195,7 @@ func (e *Engine) follow(ctx context.Context, id string, flows []*flow) error {
 		}
 		var released sync.WaitGroup
 		for _, f := range flows {
-			released.Go(func() { f.release(byFlow[f.cfg.Name]) })
+			released.Go(func() { f.release(byFlow[f.cfg.Name]) }) //nolint:contextcheck // an order to stop does not cut the release short
 		}
 		released.Wait()
 		if err := e.live.Hold(ctx, id, a.encode()); err != nil {

@@ -75,14 +75,14 @@ func (f *flow) Run(ctx context.Context) {
 	f.mu.Lock()
 	f.ended = true
 	f.mu.Unlock()
-	f.release(nil)
+	f.release(nil) //nolint:contextcheck // ctx has ended; what is let go of is written down all the same
 	f.stop()
 	f.workers.Wait()
 }
 
 func (f *flow) report(what string, err error) {
 	if err != nil && f.work.Err() == nil {
-		f.log.Error("write the "+what, slog.Any("error", err))
+		f.log.Error("write behind", slog.String("what", what), slog.Any("error", err))
 	}
 }
 
@@ -97,7 +97,7 @@ func (f *flow) prepare(ctx context.Context) {
 			return
 		}
 		if ctx.Err() == nil && f.trouble.get() == "" {
-			f.log.Warn("create "+checkpoint.MapTopic+" on the target", slog.Any("error", err))
+			f.log.Warn("create the offset map on the target", slog.String("topic", checkpoint.MapTopic), slog.Any("error", err))
 		}
 		f.trouble.set(err.Error())
 		retry.sleep(ctx)

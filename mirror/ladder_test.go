@@ -27,9 +27,9 @@ func batchOf(t *testing.T, o wire.BatchOptions, offset int64, values ...string) 
 }
 
 // steps writes an outcome as a reader would tell it.
-func (c climbed) steps(t *testing.T) (out []string) {
+func (out climbed) steps(t *testing.T) (told []string) {
 	t.Helper()
-	for _, p := range c.batches {
+	for _, p := range out.batches {
 		if err := p.batch.CheckCRC(); err != nil {
 			t.Error(err)
 		}
@@ -40,12 +40,12 @@ func (c climbed) steps(t *testing.T) (out []string) {
 		for _, pc := range p.pieces {
 			s += fmt.Sprintf(" %d+%d", pc.source, pc.count)
 		}
-		out = append(out, s)
+		told = append(told, s)
 	}
-	for _, d := range c.dropped {
-		out = append(out, fmt.Sprintf("drop/%s %d", d.reason, d.records))
+	for _, d := range out.dropped {
+		told = append(told, fmt.Sprintf("drop/%s %d", d.reason, d.records))
 	}
-	return append(out, fmt.Sprintf("next %d", c.next))
+	return append(told, fmt.Sprintf("next %d", out.next))
 }
 
 func TestLadder(t *testing.T) {

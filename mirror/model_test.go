@@ -81,7 +81,7 @@ func (l *modelLog) append(b wire.Batch) (base int64, err error) {
 
 // store puts a batch at the end, whatever it is.
 func (l *modelLog) store(b wire.Batch) (base int64) {
-	own := wire.Batch(slices.Clone(b))
+	own := slices.Clone(b)
 	base = l.end
 	own.SetBaseOffset(base)
 	l.batches = append(l.batches, own)

@@ -73,8 +73,7 @@ func place(members []string, partitions []partitionID, current map[partitionID]s
 			share[m]++
 		}
 	}
-	for i := len(partitions) - 1; i >= 0; i-- {
-		p := partitions[i]
+	for _, p := range slices.Backward(partitions) {
 		if m, ok := placed[p]; ok && load[m] > share[m] {
 			take(p)
 			homeless = append(homeless, p)

@@ -18,7 +18,7 @@ func mirrored(t *testing.T) (source, target *modelLog, ledger *checkpoint.Ledger
 	source, target = &modelLog{}, &modelLog{}
 	b := batchOf(t, wire.Plain(wire.CodecLZ4), 0, "a", "b", "c")
 	source.store(b)
-	copied := wire.Batch(slices.Clone(b))
+	copied := slices.Clone(b)
 	copied.Rewrite(wire.HeaderEdit{ProducerID: 5})
 	if _, err := target.append(copied); err != nil {
 		t.Fatal(err)

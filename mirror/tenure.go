@@ -81,7 +81,7 @@ func (t *tenure) Run(ctx context.Context) {
 			state, retry.failures = stateStopped, max(retry.failures, 6)
 		}
 		if t.set(state, err.Error()) {
-			t.log.Error("partition "+state, slog.Any("error", err))
+			t.log.Error("partition does not flow", slog.String("state", state), slog.Any("error", err))
 		}
 		t.flow.discovery.refresh()
 		retry.sleep(ctx)
@@ -440,16 +440,16 @@ func (t *tenure) explain(ctx context.Context, pair *topicPair, err error) error 
 	if !errors.As(err, &e) {
 		return err
 	}
-	switch {
-	case e == kerr.MessageTooLarge || e == kerr.RecordListTooLarge:
+	switch e {
+	case kerr.MessageTooLarge, kerr.RecordListTooLarge:
 		limit, lookup := t.maxMessageBytes(ctx, pair.targetName)
 		if lookup != nil {
 			return errors.Join(err, lookup)
 		}
 		return &waitError{fmt.Sprintf("a batch is larger than target topic %s takes (max.message.bytes=%d): it is split into batches of at most %d bytes", pair.targetName, limit, t.measure(limit))}
-	case e == kerr.OffsetOutOfRange:
+	case kerr.OffsetOutOfRange:
 		return &waitError{"the source says that the position is out of range: its start and end are read again"}
-	case e == kerr.TopicAuthorizationFailed || e == kerr.ClusterAuthorizationFailed:
+	case kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed:
 		return fmt.Errorf("%w: grant READ and DESCRIBE on the source topic %s, WRITE and DESCRIBE on the target topic %s, IDEMPOTENT_WRITE on the target cluster", err, t.id.Topic, pair.targetName)
 	}
 	return err

@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -110,7 +111,9 @@ tls { https { ca_file = %q, cert_file = %q, key_file = %q, verify_incoming = tru
 		tls  consul.TLS
 		want string
 	}{
-		"no certificate":       {consul.TLS{CA: root, ServerName: "consul.test"}, "certificate required"},
+		// Under TLS 1.3 the refusal comes after the client's side of the handshake, so
+		// that HTTP/2 may meet the closed connection before it.
+		"no certificate":       {consul.TLS{CA: root, ServerName: "consul.test"}, "certificate required|conn could not be established"},
 		"an unknown authority": {consul.TLS{Cert: clientCert, Key: clientKey}, "unknown authority"},
 		"another name":         {consul.TLS{CA: root, Cert: clientCert, Key: clientKey, ServerName: "other.test"}, "not other.test"},
 	} {
@@ -122,7 +125,7 @@ tls { https { ca_file = %q, cert_file = %q, key_file = %q, verify_incoming = tru
 			t.Fatal(err)
 		}
 		tryToJoin(t, client, 300*time.Millisecond)
-		if !strings.Contains(log.String(), c.want) {
+		if !regexp.MustCompile(c.want).MatchString(log.String()) {
 			t.Errorf("%s: the log does not say %q:\n%s", what, c.want, log.String())
 		}
 	}
