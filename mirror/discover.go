@@ -104,6 +104,8 @@ type discovery struct {
 	again   chan struct{}         // capacity 1: look now
 	state   linkState
 
+	first *world // of the first look; set before current, never changed
+
 	mu       sync.Mutex // guards watchers
 	watchers map[chan struct{}]struct{}
 }
@@ -142,6 +144,9 @@ func (d *discovery) Run(ctx context.Context) {
 			wait = min(max(lookOften, 20*took), lookEvery)
 			retry.reset()
 			d.state.set("")
+			if d.first == nil {
+				d.first = w
+			}
 			d.current.Store(w)
 			d.tell()
 		}
@@ -177,6 +182,13 @@ func (d *discovery) look(ctx context.Context) (*world, error) {
 		return nil, fmt.Errorf("target %s: %w", d.flow.To, err)
 	}
 	return look(d.flow, source, target), nil
+}
+
+// grown says that a partition came after the first look: everything in it was
+// written while the flow ran. It is asked only after a look.
+func (d *discovery) grown(pair *topicPair, partition int32) bool {
+	before := d.first.byName[pair.source.Name]
+	return before == nil || before.source.ID != pair.source.ID || int(partition) >= len(before.source.Partitions)
 }
 
 // refresh asks for a look soon.

@@ -204,7 +204,7 @@ func (t *tenure) position(ctx context.Context, pair *topicPair, loaded checkpoin
 		next, ok = loaded.Ledger.EpochStart()
 	}
 	if !ok {
-		if next, err = t.start(ctx); err != nil {
+		if next, err = t.start(ctx, pair); err != nil {
 			return origin{}, err
 		}
 	}
@@ -236,13 +236,17 @@ func (t *tenure) position(ctx context.Context, pair *topicPair, loaded checkpoin
 	return origin{source: next, targetEnd: st.end}, nil
 }
 
-// start resolves where a partition begins that was never mirrored.
-func (t *tenure) start(ctx context.Context) (int64, error) {
+// start resolves where a partition begins that was never mirrored. One that came
+// while the flow ran begins at its first record, also with start: latest: there
+// is nothing old in it, and what was written before it was seen is not skipped.
+func (t *tenure) start(ctx context.Context, pair *topicPair) (int64, error) {
 	at := int64(atEarliest)
 	switch start := t.flow.cfg.StartFor(t.id.Topic); start.Kind {
 	case topology.Earliest:
 	case topology.Latest:
-		at = atLatest
+		if !t.flow.discovery.grown(pair, t.id.Partition) {
+			at = atLatest
+		}
 	case topology.Timestamp:
 		at = start.Millis
 	}
