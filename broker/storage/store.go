@@ -20,11 +20,12 @@ type Store struct {
 	meta meta
 	lock *os.File
 
-	files   clock // open segment files
-	indexes clock // offset indexes of sealed segments
-	walkers *sync.Pool
-	checks  *sync.Pool
-	copies  *sync.Pool
+	files     clock // open segment files
+	indexes   clock // offset indexes of sealed segments
+	walkers   *sync.Pool
+	checks    *sync.Pool
+	inflation *inflation
+	copies    *sync.Pool
 
 	running atomic.Bool // the flusher runs
 
@@ -69,6 +70,7 @@ func Open(o Options) (*Store, error) {
 		indexes:       clock{limit: o.IndexBytes},
 		walkers:       newWalkers(),
 		checks:        newRecordChecks(),
+		inflation:     newInflation(),
 		copies:        newCopies(),
 		logs:          make(map[Partition]*Log),
 		kick:          make(chan struct{}, 1),

@@ -97,11 +97,24 @@ func targetCodec(name string) (codec wire.Codec, fixed bool) {
 	}
 }
 
-func (l *Log) recompress(b wire.Batch, codec wire.Codec, o AppendOptions) (wire.Batch, error) {
-	records, err := b.Records(o.inflate())
-	if err != nil {
-		return nil, l.recordsFault(err)
+func (l *Log) recompress(b wire.Batch, codec wire.Codec, o AppendOptions) (out wire.Batch, _ error) {
+	fault := l.store.inflation.unpack(o.inflate(), func(limit int) error {
+		records, err := b.Records(limit)
+		if err == nil {
+			out, err = l.encode(b, records, codec)
+		}
+		return err
+	})
+	if own, ok := errors.AsType[*Error](fault); ok {
+		return nil, own
 	}
+	if fault != nil {
+		return nil, l.recordsFault(fault)
+	}
+	return out, nil
+}
+
+func (l *Log) encode(b wire.Batch, records []wire.Record, codec wire.Codec) (wire.Batch, error) {
 	if len(records) == 0 {
 		return nil, refuse(kerr.InvalidRecord, "batch for %s holds no record", l.name)
 	}
@@ -155,7 +168,12 @@ func (l *Log) checkRecords(b wire.Batch, cfg *LogConfig, now int64, o AppendOpti
 		l.store.checks.Put(c)
 	}()
 	c.batch, c.cfg, c.name, c.now, c.base, c.largest = b, cfg, l.name, now, b.BaseTimestamp(), -1
-	if err := b.EachRecord(o.inflate(), c.visit); err != nil {
+	if b.Codec() == wire.CodecNone {
+		err = b.EachRecord(o.inflate(), c.visit)
+	} else {
+		err = l.store.inflation.unpack(o.inflate(), func(limit int) error { return b.EachRecord(limit, c.visit) })
+	}
+	if err != nil {
 		return 0, l.recordsFault(err)
 	}
 	switch {
