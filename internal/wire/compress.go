@@ -205,7 +205,15 @@ func gunzip(dst, src []byte, limit int) ([]byte, error) {
 			}
 		}
 		if len(dst) == cap(dst) {
-			dst = reserve(dst, max(len(dst)-start, 4*len(src), 512), start, limit)
+			room := max(len(dst)-start, 4*len(src), 512)
+			if len(dst)-start+room > measureFrom && limit > measureFrom {
+				whole, err := measureGzip(src, limit)
+				if err != nil {
+					return nil, err
+				}
+				room = whole - (len(dst) - start) + 1 // one more, in which the end is met
+			}
+			dst = reserve(dst, room, start, limit)
 		}
 		n, err := r.Read(dst[len(dst):min(cap(dst), start+limit)])
 		dst = dst[:len(dst)+n]
@@ -233,7 +241,16 @@ func unzstd(dst, src []byte, limit int) ([]byte, error) {
 		}
 		room = int(header.FrameContentSize)
 	}
-	for {
+	for measured := false; ; {
+		if room > measureFrom && limit > measureFrom && !measured {
+			whole, known, err := measureZstd(src, limit)
+			if err != nil {
+				return nil, err
+			}
+			if measured = true; known {
+				room = max(whole, 1)
+			}
+		}
 		dst = reserve(dst, room, start, limit)
 		// Into a slice of its own: the decoder takes the room from the capacity
 		// as a whole and not from what a prefix leaves of it.
