@@ -51,13 +51,13 @@ const measuredWindow = 8 << 20
 func measureZstd(src []byte, limit int) (n int, known bool, err error) {
 	d, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(measuredWindow))
 	if err != nil {
-		return 0, false, nil //nolint:nilerr // the caller meets what is wrong with it
+		return 0, false, nil // the caller meets what is wrong with it
 	}
 	defer d.Close()
 	n, ok, err := discardUpTo(d, limit)
 	switch {
 	case err != nil:
-		return 0, false, nil //nolint:nilerr // the same
+		return 0, false, nil
 	case !ok:
 		return 0, false, &InflateError{Codec: CodecZstd, Limit: limit}
 	}
