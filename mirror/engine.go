@@ -316,10 +316,13 @@ func (e *Engine) describe(now time.Time) (Status, []flowReport) {
 	var reports []flowReport
 	if len(flows) == 0 {
 		for _, f := range e.topology.Flows {
-			s := FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Topics: []TopicStatus{}}
-			s.Error = "this instance is not a member yet"
+			s, topics := e.totals[f.Name].describe(f)
+			s.Error = "this instance is not a member"
+			if c := e.topology.Coordination.Consul; c != nil {
+				s.Error += ": Consul at " + c.Address + " has not confirmed it; the log says why"
+			}
 			out.Flows = append(out.Flows, s)
-			reports = append(reports, flowReport{status: s})
+			reports = append(reports, flowReport{s, topics, e.counters[f.Name].doubled.Load()})
 		}
 		return out, reports
 	}

@@ -37,7 +37,7 @@ type FlowStatus struct {
 	From   string `json:"from"`
 	To     string `json:"to"`
 	Naming string `json:"naming"`
-	// State is "starting", "mirroring", "degraded" or "stopped".
+	// State is "starting", "mirroring" or "degraded".
 	State            string        `json:"state"`
 	Error            string        `json:"error,omitempty"`
 	Records          uint64        `json:"records"`

@@ -1,8 +1,12 @@
 package mirror
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
+
+	"kmirror/topology"
 )
 
 // totals are the counters of one flow since the process began, by source
@@ -50,6 +54,31 @@ func (t *totals) with(topic string, running laneStats) laneStats {
 	sum.add(t.topic(topic).retired)
 	sum.add(running)
 	return sum
+}
+
+// describe is a flow of which this instance carries nothing at present: what it
+// has counted stays.
+func (t *totals) describe(f *topology.Flow) (FlowStatus, []topicReport) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Topics: []TopicStatus{}}
+	var reports []topicReport
+	for _, name := range slices.Sorted(maps.Keys(t.topics)) {
+		r := topicReport{
+			status: TopicStatus{Source: name, Target: f.TargetTopic(name), Modes: map[string]uint64{}, Partitions: []PartitionStatus{}},
+			stats:  laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}},
+		}
+		r.stats.add(t.topics[name].retired)
+		r.status.Records, r.status.Bytes = r.stats.records, r.stats.bytes
+		for k, v := range r.stats.modes {
+			r.status.Modes[k.mode.String()] += v
+		}
+		out.Records += r.stats.records
+		out.Bytes += r.stats.bytes
+		out.Topics = append(out.Topics, r.status)
+		reports = append(reports, r)
+	}
+	return out, reports
 }
 
 func (s *laneStats) add(o laneStats) {
