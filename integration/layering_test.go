@@ -120,7 +120,7 @@ func TestNoMachinePaths(t *testing.T) {
 		for i, line := range strings.Split(string(content), "\n") {
 			for _, place := range places {
 				at := strings.Index(line, place)
-				// A path begins there: https://host/home/ and $DIR/work/ are none.
+				// A path begins there: https://host/home/ is none.
 				if at >= 0 && (at == 0 || strings.ContainsRune(" \t\"'`=(:[", rune(line[at-1]))) {
 					t.Errorf("%s:%d names a machine's own path: %s", name, i+1, strings.TrimSpace(line))
 				}
