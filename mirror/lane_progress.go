@@ -1,0 +1,65 @@
+package mirror
+
+import (
+	"maps"
+	"time"
+)
+
+// laneStats counts since the tenure began. Guarded by lane.mu.
+type laneStats struct {
+	records, bytes uint64
+	modes          map[modeReason]uint64 // batches
+	dropped        map[string]uint64     // offsets, by reason
+	strangers      uint64                // records of others found between ours
+}
+
+type modeReason struct {
+	mode   mode
+	reason string
+}
+
+// markBehind keeps the moment since which the lane is behind. Called with mu held.
+func (l *lane) markBehind() {
+	switch {
+	case l.sourceEnd <= l.acked:
+		l.behindSince = time.Time{}
+	case l.behindSince.IsZero():
+		l.behindSince = time.Now()
+	}
+}
+
+// progress is what a lane shows.
+type progress struct {
+	position, sourceEnd, targetEnd, lag int64
+	lagSeconds                          float64
+	blocked                             string
+	stats                               laneStats
+}
+
+func (l *lane) progress(now time.Time) progress {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := progress{position: l.acked, sourceEnd: l.sourceEnd, targetEnd: l.targetEnd, blocked: l.blocked}
+	if p.blocked == "" && l.refusals >= toldRefusals {
+		p.blocked = l.refusal
+	}
+	if p.blocked == "" && l.sourceFault != "" && now.Sub(l.faultSince) > toldFault {
+		p.blocked = l.sourceFault
+	}
+	p.stats = laneStats{
+		records: l.stats.records, bytes: l.stats.bytes, strangers: l.stats.strangers,
+		modes: make(map[modeReason]uint64, len(l.stats.modes)), dropped: make(map[string]uint64, len(l.stats.dropped)),
+	}
+	maps.Copy(p.stats.modes, l.stats.modes)
+	maps.Copy(p.stats.dropped, l.stats.dropped)
+	if l.sourceEnd > l.acked {
+		p.lag = l.sourceEnd - l.acked
+		p.lagSeconds = now.Sub(l.behindSince).Seconds()
+		if len(l.queue) > 0 { // the oldest record not yet there tells how far behind the content is
+			if stamp := l.queue[0].batch.BaseTimestamp(); stamp > 0 {
+				p.lagSeconds = max(p.lagSeconds, now.Sub(time.UnixMilli(stamp)).Seconds())
+			}
+		}
+	}
+	return p
+}
