@@ -284,9 +284,7 @@ func (out *climbed) encode(recs []wire.Record, codec wire.Codec, m mode, reason 
 	for i := range contiguous {
 		contiguous[i].Offset = int64(i)
 	}
-	b, err := wire.EncodeBatch(nil, contiguous, wire.BatchOptions{
-		Codec: codec, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1, LeaderEpoch: -1,
-	})
+	b, err := wire.EncodeBatch(nil, contiguous, wire.Plain(codec))
 	if err != nil {
 		return &batchError{recs[0].Offset, err}
 	}

@@ -99,7 +99,7 @@ func newLane(key checkpoint.Key, target string, targetID [16]byte, producer int6
 		fetch: from.source, nextSource: from.source, acked: from.source, targetEnd: from.targetEnd,
 		faults: make(chan error, 1), events: make(chan struct{}, 1),
 		probing: true, sourceEnd: -1,
-		stats: laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}},
+		stats: newLaneStats(),
 	}
 }
 

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"maps"
 	"time"
 )
 
@@ -11,6 +10,10 @@ type laneStats struct {
 	modes          map[modeReason]uint64 // batches
 	dropped        map[string]uint64     // offsets, by reason
 	strangers      uint64                // records of others found between ours
+}
+
+func newLaneStats() laneStats {
+	return laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}}
 }
 
 type modeReason struct {
@@ -46,12 +49,8 @@ func (l *lane) progress(now time.Time) progress {
 	if p.blocked == "" && l.sourceFault != "" && now.Sub(l.faultSince) > toldFault {
 		p.blocked = l.sourceFault
 	}
-	p.stats = laneStats{
-		records: l.stats.records, bytes: l.stats.bytes, strangers: l.stats.strangers,
-		modes: make(map[modeReason]uint64, len(l.stats.modes)), dropped: make(map[string]uint64, len(l.stats.dropped)),
-	}
-	maps.Copy(p.stats.modes, l.stats.modes)
-	maps.Copy(p.stats.dropped, l.stats.dropped)
+	p.stats = newLaneStats()
+	p.stats.add(l.stats)
 	if l.sourceEnd > l.acked {
 		p.lag = l.sourceEnd - l.acked
 		p.lagSeconds = now.Sub(l.behindSince).Seconds()

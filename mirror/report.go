@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"kmirror/topology"
 )
 
 // topicReport is one topic of a flow, as status and metrics show it.
@@ -14,13 +16,30 @@ type topicReport struct {
 	states map[string]int // owned partitions by state
 }
 
-// report describes a flow as this life carries it. owner tells who has a
+func newTopicReport(source, target string) topicReport {
+	return topicReport{
+		status: TopicStatus{Source: source, Target: target, Modes: map[string]uint64{}, Partitions: []PartitionStatus{}},
+		states: map[string]int{},
+	}
+}
+
+// count gives the report its counters.
+func (r *topicReport) count(s laneStats) {
+	r.stats = s
+	r.status.Records, r.status.Bytes = s.records, s.bytes
+	for k, v := range s.modes {
+		r.status.Modes[k.mode.String()] += v
+	}
+}
+
+func newFlowStatus(f *topology.Flow) FlowStatus {
+	return FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Topics: []TopicStatus{}}
+}
+
+// describe shows a flow as this life carries it. owner tells who has a
 // partition that this instance has not.
 func (f *flow) describe(now time.Time, self string, owner func(partitionID) string, problem func(topic string) string) (FlowStatus, []topicReport) {
-	out := FlowStatus{
-		Name: f.cfg.Name, From: f.cfg.From, To: f.cfg.To, Naming: string(f.cfg.Naming),
-		State: stateStarting, Topics: []TopicStatus{},
-	}
+	out := newFlowStatus(f.cfg)
 	out.Error = cmp.Or(f.discovery.state.get(), f.trouble.get())
 	w := f.discovery.current.Load()
 	if w == nil {
@@ -38,12 +57,9 @@ func (f *flow) describe(now time.Time, self string, owner func(partitionID) stri
 	reports := make([]topicReport, 0, len(w.topics))
 	bad, starting := 0, 0
 	for _, pair := range w.topics {
-		r := topicReport{
-			status: TopicStatus{Source: pair.source.Name, Target: pair.targetName, Modes: map[string]uint64{}, Partitions: []PartitionStatus{}},
-			states: map[string]int{},
-		}
+		r := newTopicReport(pair.source.Name, pair.targetName)
 		r.status.Error = cmp.Or(pair.problem, problem(pair.source.Name))
-		running := laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}}
+		running := newLaneStats()
 		for n := range pair.source.Partitions {
 			id := partitionID{f.cfg.Name, pair.source.Name, int32(n)}
 			p := PartitionStatus{Partition: int32(n), State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagSeconds: -1}
@@ -70,12 +86,8 @@ func (f *flow) describe(now time.Time, self string, owner func(partitionID) stri
 		if r.status.Error != "" {
 			bad++
 		}
-		r.stats = f.totals.with(pair.source.Name, running)
-		r.status.Records, r.status.Bytes = r.stats.records, r.stats.bytes
+		r.count(f.totals.with(pair.source.Name, running))
 		r.status.RecordsPerSecond, r.status.BytesPerSecond = f.totals.rates(pair.source.Name, now, r.stats.records, r.stats.bytes)
-		for k, v := range r.stats.modes {
-			r.status.Modes[k.mode.String()] += v
-		}
 		out.Records += r.status.Records
 		out.Bytes += r.status.Bytes
 		out.RecordsPerSecond += r.status.RecordsPerSecond

@@ -34,7 +34,7 @@ func newTotals() *totals { return &totals{topics: map[string]*topicTotals{}} }
 func (t *totals) topic(name string) *topicTotals {
 	x := t.topics[name]
 	if x == nil {
-		x = &topicTotals{retired: laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}}}
+		x = &topicTotals{retired: newLaneStats()}
 		t.topics[name] = x
 	}
 	return x
@@ -50,7 +50,7 @@ func (t *totals) add(topic string, s laneStats) {
 func (t *totals) with(topic string, running laneStats) laneStats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	sum := laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}}
+	sum := newLaneStats()
 	sum.add(t.topic(topic).retired)
 	sum.add(running)
 	return sum
@@ -61,18 +61,13 @@ func (t *totals) with(topic string, running laneStats) laneStats {
 func (t *totals) describe(f *topology.Flow) (FlowStatus, []topicReport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Topics: []TopicStatus{}}
+	out := newFlowStatus(f)
 	var reports []topicReport
 	for _, name := range slices.Sorted(maps.Keys(t.topics)) {
-		r := topicReport{
-			status: TopicStatus{Source: name, Target: f.TargetTopic(name), Modes: map[string]uint64{}, Partitions: []PartitionStatus{}},
-			stats:  laneStats{modes: map[modeReason]uint64{}, dropped: map[string]uint64{}},
-		}
-		r.stats.add(t.topics[name].retired)
-		r.status.Records, r.status.Bytes = r.stats.records, r.stats.bytes
-		for k, v := range r.stats.modes {
-			r.status.Modes[k.mode.String()] += v
-		}
+		r := newTopicReport(name, f.TargetTopic(name))
+		retired := newLaneStats()
+		retired.add(t.topics[name].retired)
+		r.count(retired)
 		out.Records += r.stats.records
 		out.Bytes += r.stats.bytes
 		out.Topics = append(out.Topics, r.status)
