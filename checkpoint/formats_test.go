@@ -25,6 +25,12 @@ func key() checkpoint.Key {
 	return checkpoint.Key{Flow: "east->west", Topic: "orders", TopicID: [16]byte{0xaa, 1, 2, 3}, Partition: 7}
 }
 
+func ownerKey() checkpoint.Key {
+	k := key()
+	k.TopicID = [16]byte{}
+	return k
+}
+
 // samples returns one of each kind of record with what it decodes to.
 func samples() map[string]any {
 	return map[string]any{
@@ -43,6 +49,10 @@ func samples() map[string]any {
 		"pair": checkpoint.TopicPair{
 			Flow: "east->west", SourceTopic: "orders", SourceID: [16]byte{0xaa, 1, 2, 3}, TargetTopic: "east.orders", TargetID: [16]byte{0xbb, 9}, TimeMillis: 1700000000000,
 		},
+		"writer":             checkpoint.Writer{Flow: "east->west", TransactionalID: "kmirror.east->west.edge-1/0011", ProducerID: 4711, Life: "edge-1/0011", TimeMillis: 1700000000000},
+		"owner":              checkpoint.Owner{Key: ownerKey(), TransactionalID: "kmirror.east->west.edge-1/0011", ProducerID: 4711, TimeMillis: 1700000000000},
+		"deleted_writer":     checkpoint.Deleted{Of: checkpoint.Writer{Flow: "east->west", TransactionalID: "kmirror.east->west.edge-1/0011"}},
+		"deleted_owner":      checkpoint.Deleted{Of: checkpoint.Owner{Key: ownerKey(), TransactionalID: "kmirror.east->west.edge-1/0011"}},
 		"deleted_anchor":     checkpoint.Deleted{Of: checkpoint.Anchor{Key: key(), ProducerID: 4711, Epoch: 3, Steps: []checkpoint.Step{{Sequence: 12}}}},
 		"deleted_full_block": checkpoint.Deleted{Of: checkpoint.Block{Key: key(), Generation: 2, Runs: []checkpoint.Run{{Source: 100}}}},
 		"deleted_open_block": checkpoint.Deleted{Of: checkpoint.Block{Key: key(), Open: true, Runs: []checkpoint.Run{{}}}},
@@ -57,6 +67,10 @@ func encode(what any) wire.Record {
 		return checkpoint.EncodeBlock(what)
 	case checkpoint.TopicPair:
 		return checkpoint.EncodePair(what)
+	case checkpoint.Writer:
+		return checkpoint.EncodeWriter(what)
+	case checkpoint.Owner:
+		return checkpoint.EncodeOwner(what)
 	case checkpoint.Deleted:
 		return checkpoint.EncodeDeleted(what.Of)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"kmirror/internal/wire"
 )
@@ -13,6 +14,9 @@ type Loaded struct {
 	Ledger *Ledger
 	Runs   *Runs
 	Pairs  []TopicPair // of its flow and topic, every incarnation, in the order of the topic
+
+	Owners  []Owner  // that may have written to it; of a key without a topic id
+	Writers []Writer // of the flow; of a key that names the flow alone
 }
 
 // LoadPartition reads what MapTopic of the target holds about one partition.
@@ -69,8 +73,24 @@ func apply(what any, loaded map[Key]*Loaded) {
 				l.Pairs = append(l.Pairs, what)
 			}
 		}
+	case Owner:
+		if l := loaded[what.Key]; l != nil {
+			l.Owners = append(withoutOwner(l.Owners, what.TransactionalID), what)
+		}
+	case Writer:
+		if l := loaded[Key{Flow: what.Flow}]; l != nil {
+			l.Writers = append(withoutWriter(l.Writers, what.TransactionalID), what)
+		}
 	case Deleted:
 		switch of := what.Of.(type) {
+		case Owner:
+			if l := loaded[of.Key]; l != nil {
+				l.Owners = withoutOwner(l.Owners, of.TransactionalID)
+			}
+		case Writer:
+			if l := loaded[Key{Flow: of.Flow}]; l != nil {
+				l.Writers = withoutWriter(l.Writers, of.TransactionalID)
+			}
 		case Anchor:
 			if l := loaded[of.Key]; l != nil {
 				l.Ledger.remove(Producer{ID: of.ProducerID, Epoch: of.Epoch}, of.Steps[0].Sequence)
@@ -81,4 +101,12 @@ func apply(what any, loaded map[Key]*Loaded) {
 			}
 		}
 	}
+}
+
+func withoutOwner(owners []Owner, id string) []Owner {
+	return slices.DeleteFunc(owners, func(o Owner) bool { return o.TransactionalID == id })
+}
+
+func withoutWriter(writers []Writer, id string) []Writer {
+	return slices.DeleteFunc(writers, func(w Writer) bool { return w.TransactionalID == id })
 }

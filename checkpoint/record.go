@@ -25,6 +25,8 @@ const (
 	kindBlock  byte = 2
 	kindOpen   byte = 3
 	kindPair   byte = 4
+	kindWriter byte = 5
+	kindOwner  byte = 6
 )
 
 // FormatError says why a record of MapTopic cannot be used. Whoever reads the
@@ -42,11 +44,12 @@ func (e *FormatError) Error() string {
 
 // Deleted is what a null value decodes to. Of is the Anchor (with its first
 // sequence as its only step), Block (with an empty run at its first source
-// offset; at 0 if it is the open one) or TopicPair that it deletes; only the fields of its key are set.
+// offset; at 0 if it is the open one), TopicPair, Writer or Owner that it deletes;
+// only the fields of its key are set.
 type Deleted struct{ Of any }
 
-// Decode takes a record of MapTopic apart into an Anchor, a Block, a TopicPair
-// or a Deleted. It accepts every version ever written. Anything else is a
+// Decode takes a record of MapTopic apart into an Anchor, a Block, a TopicPair,
+// a Writer, an Owner or a Deleted. It accepts every version ever written. Anything else is a
 // *FormatError. The result does not refer to the record's memory.
 func Decode(rec wire.Record) (any, error) {
 	key := &reader{buf: rec.Key}
@@ -95,11 +98,14 @@ func decoders() map[byte]func(key, value *reader) any {
 		kindBlock:  decodeFull,
 		kindOpen:   decodeOpen,
 		kindPair:   decodePair,
+		kindWriter: decodeWriter,
+		kindOwner:  decodeOwner,
 	}
 }
 
-// EncodeDeleted returns the record that deletes what is an Anchor, a Block or
-// a TopicPair. It panics on other types: those are never records.
+// EncodeDeleted returns the record that deletes what is an Anchor, a Block, a
+// TopicPair, a Writer or an Owner. It panics on other types: those are never
+// records.
 func EncodeDeleted(what any) wire.Record {
 	var rec wire.Record
 	switch what := what.(type) {
@@ -109,6 +115,10 @@ func EncodeDeleted(what any) wire.Record {
 		rec = EncodeBlock(what)
 	case TopicPair:
 		rec = EncodePair(what)
+	case Writer:
+		rec = EncodeWriter(what)
+	case Owner:
+		rec = EncodeOwner(what)
 	default:
 		panic(fmt.Sprintf("checkpoint: %T is not kept in %s", what, MapTopic))
 	}
