@@ -36,6 +36,7 @@ type Engine struct {
 	live     Live
 	log      *slog.Logger
 	metrics  *metrics
+	journal  *journal
 	budgets  map[string]*budget // by flow, so that one that stands still takes nothing from the others
 	version  string
 	started  time.Time
@@ -81,6 +82,7 @@ func New(o Options) (*Engine, error) {
 	if e.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
+	e.journal = newJournal(o.Topology.DataDir, o.Topology.Instance, e.metrics.incidents, o.Logger)
 	if err := o.Registerer.Register(&collector{engine: e}); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -92,6 +94,14 @@ func New(o Options) (*Engine, error) {
 // given back. When it returns, nothing it started still runs.
 func (e *Engine) Run(ctx context.Context) error {
 	whole := ctx
+	if err := e.journal.load(); err != nil { // what happened before is worth knowing, not worth standing still for
+		e.log.Error("incidents", slog.Any("error", err))
+	}
+	journal, done := context.WithCancel(context.WithoutCancel(whole))
+	var writing sync.WaitGroup
+	writing.Go(func() { e.journal.Run(journal) })
+	defer writing.Wait()
+	defer done()
 	g, ctx := errgroup.WithContext(whole)
 	g.Go(func() error { e.watchClusters(ctx); return nil })
 	if len(e.topology.Flows) > 0 {
@@ -160,9 +170,9 @@ func (e *Engine) newFlow(life context.Context, cfg *topology.Flow, lease func() 
 	source, target := e.clusters[cfg.From], e.clusters[cfg.To]
 	log := e.log.With(slog.String("flow", cfg.Name))
 	work, stop := context.WithCancel(context.WithoutCancel(life)) // it lets go in order when the life ends
-	return &flow{
+	f := &flow{
 		work: work, stop: stop,
-		cfg: cfg, source: source, target: target, log: log,
+		source: source, target: target, log: log,
 		discovery: newDiscovery(cfg, source, target, log),
 		budget:    e.budgets[cfg.Name],
 		loader: newLoader(func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error) {
@@ -174,8 +184,11 @@ func (e *Engine) newFlow(life context.Context, cfg *topology.Flow, lease func() 
 		totals:    e.totals[cfg.Name], counters: e.counters[cfg.Name],
 		metrics: flowMetrics{e.metrics, cfg.Name},
 		lease:   lease, over: over, prepared: make(chan struct{}),
+		incidents: e.journal.of(cfg.Name), verdicts: newVerdicts(),
 		fetchers: map[int32]*fetcher{}, appenders: map[int32]*appender{}, tenures: map[partitionID]*holding{},
 	}
+	f.settings.Store(cfg)
+	return f
 }
 
 // follow makes this life mirror what it is assigned: it lets go of what it lost,
@@ -195,14 +208,14 @@ func (e *Engine) follow(ctx context.Context, id string, flows []*flow) error {
 		}
 		var released sync.WaitGroup
 		for _, f := range flows {
-			released.Go(func() { f.release(byFlow[f.cfg.Name]) }) //nolint:contextcheck // an order to stop does not cut the release short
+			released.Go(func() { f.release(byFlow[f.cfg().Name]) }) //nolint:contextcheck // an order to stop does not cut the release short
 		}
 		released.Wait()
 		if err := e.live.Hold(ctx, id, a.encode()); err != nil {
 			return fmt.Errorf("publish what this instance holds: %w", err)
 		}
 		for _, f := range flows {
-			f.begin(ctx, byFlow[f.cfg.Name])
+			f.begin(ctx, byFlow[f.cfg().Name])
 		}
 		e.log.Debug("assignment", slog.Uint64("version", a.Version), slog.Int("partitions", len(a.Partitions)))
 		return nil
@@ -329,7 +342,7 @@ func (e *Engine) describe(now time.Time) (Status, []flowReport) {
 	for _, f := range flows {
 		problem := func(string) string { return "" }
 		if leading != nil {
-			problem = leading.problems(f.cfg.Name)
+			problem = leading.problems(f.cfg().Name)
 		}
 		s, topics := f.describe(now, out.Life, owner, problem)
 		out.Flows = append(out.Flows, s)
@@ -365,6 +378,10 @@ func (e *Engine) Ready() bool {
 	}
 	return len(flows) > 0
 }
+
+// Incidents returns what went wrong, as far as it is kept: those with an ID
+// greater than since, oldest first.
+func (e *Engine) Incidents(since uint64) []Incident { return e.journal.since(since) }
 
 // Groups returns where the groups of a flow stand, as the leader knows it; it is
 // not ok for an unknown flow. On an instance that does not lead it is empty.

@@ -17,7 +17,7 @@ import (
 // flow is one flow in one life of this instance. It owns what moves the data of
 // the partitions that are assigned to it.
 type flow struct {
-	cfg            *topology.Flow
+	settings       atomic.Pointer[topology.Flow] // a reload changes them: see cfg
 	source, target *kafka.Cluster
 	discovery      *discovery
 	budget         *budget
@@ -30,6 +30,8 @@ type flow struct {
 	metrics        flowMetrics
 	lease          func() error    // nil while this instance may write
 	over           <-chan struct{} // closed when the membership was lost: nothing is waited for any more
+	incidents      Journal         // knows the instance and the flow
+	verdicts       *verdicts       // what the operator accepted
 	log            *slog.Logger
 
 	prepared chan struct{} // closed when the map topic is there
@@ -47,6 +49,10 @@ type flow struct {
 	tenures   map[partitionID]*holding
 	ended     bool // nothing is begun any more
 }
+
+// cfg is the flow as mirror.yaml has it now. A reload may change it between two
+// calls: what must agree with itself is read from one.
+func (f *flow) cfg() *topology.Flow { return f.settings.Load() }
 
 // counters are what a flow counts beside its lanes; they outlive a life.
 type counters struct {

@@ -42,14 +42,14 @@ func (e *Engine) lead(ctx context.Context, fence uint64, flows []*flow) error {
 	}
 	indexes := map[*kafka.Cluster]*checkpoint.Index{}
 	for _, f := range flows {
-		l.syncs[f.cfg.Name] = &topicSync{
-			flow: f.cfg, source: f.source, target: f.target, discovery: f.discovery, log: f.log, problems: map[string]string{},
+		l.syncs[f.cfg().Name] = &topicSync{
+			flow: f.cfg(), source: f.source, target: f.target, discovery: f.discovery, log: f.log, problems: map[string]string{},
 		}
 		if indexes[f.target] == nil {
 			indexes[f.target] = checkpoint.NewIndex(f.target, e.log)
 		}
-		if f.cfg.GroupSync.Enabled || f.cfg.Checkpoints {
-			l.group[f.cfg.Name] = checkpoint.NewSyncer(f.cfg, f.source, f.target, indexes[f.target], f.log)
+		if f.cfg().GroupSync.Enabled || f.cfg().Checkpoints {
+			l.group[f.cfg().Name] = checkpoint.NewSyncer(f.cfg(), f.source, f.target, indexes[f.target], f.log)
 		}
 	}
 	e.mu.Lock()
@@ -67,12 +67,12 @@ func (e *Engine) lead(ctx context.Context, fence uint64, flows []*flow) error {
 	g, ctx := errgroup.WithContext(term)
 	ready := make(chan struct{})
 	for _, f := range flows {
-		g.Go(func() error { l.syncs[f.cfg.Name].Run(ctx); return nil })
-		if s := l.group[f.cfg.Name]; s != nil {
+		g.Go(func() error { l.syncs[f.cfg().Name].Run(ctx); return nil })
+		if s := l.group[f.cfg().Name]; s != nil {
 			g.Go(func() error { return l.after(ctx, f, s.Run) })
 		}
-		if f.cfg.Heartbeats {
-			g.Go(func() error { return l.after(ctx, f, checkpoint.NewHeartbeater(f.cfg, f.target, f.log).Run) })
+		if f.cfg().Heartbeats {
+			g.Go(func() error { return l.after(ctx, f, checkpoint.NewHeartbeater(f.cfg(), f.target, f.log).Run) })
 		}
 		g.Go(func() error { l.watch(ctx, f); return nil })
 	}
@@ -223,7 +223,7 @@ func (l *leader) partitions() (all []partitionID, complete bool) {
 			complete = false
 			for _, a := range l.assigned {
 				for p := range a.Partitions {
-					if p.Flow == f.cfg.Name {
+					if p.Flow == f.cfg().Name {
 						all = append(all, p)
 					}
 				}
@@ -235,7 +235,7 @@ func (l *leader) partitions() (all []partitionID, complete bool) {
 				continue
 			}
 			for n := range min(len(pair.source.Partitions), len(pair.target.Partitions)) {
-				all = append(all, partitionID{f.cfg.Name, pair.source.Name, int32(n)})
+				all = append(all, partitionID{f.cfg().Name, pair.source.Name, int32(n)})
 			}
 		}
 	}

@@ -15,6 +15,7 @@ type metrics struct {
 	acks          *prometheus.CounterVec
 	errors        *prometheus.CounterVec
 	terms         prometheus.Counter
+	incidents     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -23,11 +24,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "kmirror_append_seconds", Help: "Time from sending a produce request to its acknowledgement by all in-sync replicas of the target.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}, []string{"flow"}),
-		acks:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kmirror_acks_total", Help: "Batches acknowledged by the target."}, []string{"flow"}),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kmirror_errors_total", Help: "Errors of brokers by side (source, target) and error."}, []string{"flow", "side", "error"}),
-		terms:  prometheus.NewCounter(prometheus.CounterOpts{Name: "kmirror_terms_total", Help: "Leader terms that this instance began."}),
+		acks:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kmirror_acks_total", Help: "Batches acknowledged by the target."}, []string{"flow"}),
+		errors:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kmirror_errors_total", Help: "Errors of brokers by side (source, target) and error."}, []string{"flow", "side", "error"}),
+		terms:     prometheus.NewCounter(prometheus.CounterOpts{Name: "kmirror_terms_total", Help: "Leader terms that this instance began."}),
+		incidents: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kmirror_incidents_total", Help: "Incidents by kind, repeated ones included."}, []string{"flow", "kind"}),
 	}
-	for _, c := range []prometheus.Collector{m.appendSeconds, m.acks, m.errors, m.terms} {
+	for _, c := range []prometheus.Collector{m.appendSeconds, m.acks, m.errors, m.terms, m.incidents} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -39,7 +39,7 @@ func newFlowStatus(f *topology.Flow) FlowStatus {
 // describe shows a flow as this life carries it. owner tells who has a
 // partition that this instance has not.
 func (f *flow) describe(now time.Time, self string, owner func(partitionID) string, problem func(topic string) string) (FlowStatus, []topicReport) {
-	out := newFlowStatus(f.cfg)
+	out := newFlowStatus(f.cfg())
 	out.Error = cmp.Or(f.discovery.state.get(), f.trouble.get())
 	w := f.discovery.current.Load()
 	if w == nil {
@@ -61,7 +61,7 @@ func (f *flow) describe(now time.Time, self string, owner func(partitionID) stri
 		r.status.Error = cmp.Or(pair.problem, problem(pair.source.Name))
 		running := newLaneStats()
 		for n := range pair.source.Partitions {
-			id := partitionID{f.cfg.Name, pair.source.Name, int32(n)}
+			id := partitionID{f.cfg().Name, pair.source.Name, int32(n)}
 			p := PartitionStatus{Partition: int32(n), State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagSeconds: -1}
 			if t := tenures[id]; t != nil {
 				p.Owner = self

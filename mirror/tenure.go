@@ -123,7 +123,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 	if err := t.remeasure(ctx, pair.targetName); err != nil {
 		return err
 	}
-	key := checkpoint.Key{Flow: f.cfg.Name, Topic: t.id.Topic, TopicID: pair.source.ID, Partition: t.id.Partition}
+	key := checkpoint.Key{Flow: f.cfg().Name, Topic: t.id.Topic, TopicID: pair.source.ID, Partition: t.id.Partition}
 	loaded, err := f.loader.get(ctx, key)
 	if err == nil {
 		loaded.Pairs, err = f.pairs(ctx, key)
@@ -241,7 +241,7 @@ func (t *tenure) position(ctx context.Context, pair *topicPair, loaded checkpoin
 // is nothing old in it, and what was written before it was seen is not skipped.
 func (t *tenure) start(ctx context.Context, pair *topicPair) (int64, error) {
 	at := int64(atEarliest)
-	switch start := t.flow.cfg.StartFor(t.id.Topic); start.Kind {
+	switch start := t.flow.cfg().StartFor(t.id.Topic); start.Kind {
 	case topology.Earliest:
 	case topology.Latest:
 		if !t.flow.discovery.grown(pair, t.id.Partition) {
@@ -387,7 +387,7 @@ func (t *tenure) acked(l *lane, runs []checkpoint.Run, foreign, base int64) {
 		t.first = &firstAck{expected: base - foreign, base: base}
 		t.mu.Unlock()
 	}
-	if news && t.flow.cfg.Naming == topology.Prefixed {
+	if news && t.flow.cfg().Naming == topology.Prefixed {
 		t.log.Warn("something else writes to the target topic", slog.Int64("target_offset", base-foreign), slog.Int64("up_to", base))
 	}
 }
