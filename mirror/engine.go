@@ -31,17 +31,18 @@ type Options struct {
 
 // Engine mirrors all flows of one instance. Make one with [New].
 type Engine struct {
-	topology *topology.Config
-	clusters map[string]*kafka.Cluster
-	live     Live
-	log      *slog.Logger
-	metrics  *metrics
-	journal  *journal
-	budgets  map[string]*budget // by flow, so that one that stands still takes nothing from the others
-	version  string
-	started  time.Time
-	totals   map[string]*totals   // by flow
-	counters map[string]*counters // by flow
+	topology  *topology.Config
+	clusters  map[string]*kafka.Cluster
+	live      Live
+	log       *slog.Logger
+	metrics   *metrics
+	journal   *journal
+	budgets   map[string]*budget // by flow, so that one that stands still takes nothing from the others
+	version   string
+	started   time.Time
+	totals    map[string]*totals   // by flow
+	counters  map[string]*counters // by flow
+	throttles map[string]*throttle // by flow
 
 	mu           sync.Mutex // guards the fields below
 	life         string
@@ -66,7 +67,7 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		topology: o.Topology, clusters: o.Clusters, live: o.Live, log: o.Logger, budgets: map[string]*budget{},
-		version: o.Version, started: time.Now(), totals: map[string]*totals{}, counters: map[string]*counters{},
+		version: o.Version, started: time.Now(), totals: map[string]*totals{}, counters: map[string]*counters{}, throttles: map[string]*throttle{},
 		owners: map[partitionID]string{}, clustersSeen: map[string]ClusterStatus{},
 	}
 	for _, f := range o.Topology.Flows {
@@ -75,7 +76,7 @@ func New(o Options) (*Engine, error) {
 				return nil, fmt.Errorf("flow %s: no connection to cluster %s", f.Name, name)
 			}
 		}
-		e.totals[f.Name], e.counters[f.Name] = newTotals(), &counters{}
+		e.totals[f.Name], e.counters[f.Name], e.throttles[f.Name] = newTotals(), &counters{}, newThrottle(0)
 		e.budgets[f.Name] = newBudget(o.Budget / int64(len(o.Topology.Flows)))
 	}
 	var err error
@@ -184,7 +185,7 @@ func (e *Engine) newFlow(life context.Context, cfg *topology.Flow, lease func() 
 		totals:    e.totals[cfg.Name], counters: e.counters[cfg.Name],
 		metrics: flowMetrics{e.metrics, cfg.Name},
 		lease:   lease, over: over, prepared: make(chan struct{}),
-		incidents: e.journal.of(cfg.Name), verdicts: newVerdicts(),
+		throttle: e.throttles[cfg.Name], incidents: e.journal.of(cfg.Name), verdicts: newVerdicts(),
 		fetchers: map[int32]*fetcher{}, appenders: map[int32]*appender{}, tenures: map[partitionID]*holding{},
 	}
 	f.settings.Store(cfg)

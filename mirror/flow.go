@@ -30,6 +30,7 @@ type flow struct {
 	metrics        flowMetrics
 	lease          func() error    // nil while this instance may write
 	over           <-chan struct{} // closed when the membership was lost: nothing is waited for any more
+	throttle       *throttle       // outlives the life, as totals do
 	incidents      Journal         // knows the instance and the flow
 	verdicts       *verdicts       // what the operator accepted
 	log            *slog.Logger
