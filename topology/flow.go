@@ -36,9 +36,20 @@ type Flow struct {
 	Heartbeats        bool        // emit MirrorMaker 2's heartbeats to the target and mirror the source's
 	Checkpoints       bool        // write MirrorMaker 2's checkpoints to the target
 
+	Policies        Policies     // what is done when something goes wrong; ask PoliciesFor
+	TopicRules      []TopicRule  // the first that matches holds instead of Policies and Pause
+	Pause           bool         // nothing is mirrored for now; ask Paused
+	Fence           FenceMode    // how dead owners are kept from writing
+	Throttle        int64        // bytes per second on the wire, over all its partitions; 0: as fast as it goes
+	DeadLetterTopic string       // on the target; empty: one for each target topic, see LetterTopic
+	Filters         []Filter     // records that are left out; ask FilterFor
+	Rename          []RenameRule // the first that matches gives a topic its name on the target, before the prefix
+
 	topics, excludeTopics, groups, excludeGroups, excludeConfigs patterns
-	loops                                                        *regexp.Regexp // topics that already came from the target
-	heartbeats                                                   *regexp.Regexp // MM2's heartbeats topics
+	loops                                                        *regexp.Regexp    // topics that already came from the target
+	heartbeats                                                   *regexp.Regexp    // MM2's heartbeats topics
+	letters                                                      patterns          // dead-letter topics on the source
+	listed                                                       map[string]string // if Topics are plain names and some are renamed: by name on the target
 }
 
 // ConfigSync says which topic configs are kept equal.
@@ -115,6 +126,8 @@ func DefaultFlow(from, to string) Flow {
 		GroupSync:   GroupSync{Enabled: true, Interval: 500 * time.Millisecond},
 		Heartbeats:  true,
 		Checkpoints: true,
+		Policies:    DefaultPolicies(),
+		Fence:       FenceAuto,
 	}
 }
 
@@ -127,7 +140,7 @@ func NewFlow(from, to string, edit func(*Flow)) (*Flow, error) {
 		edit(&flow)
 	}
 	flow.Name = flow.From + "->" + flow.To
-	if err := flow.compile([]string{from, to}); err != nil {
+	if err := flow.compile([]string{from, to}, []*Flow{&flow}); err != nil {
 		return nil, fmt.Errorf("flow %s: %w", flow.Name, err)
 	}
 	return &flow, nil

@@ -23,6 +23,7 @@ const (
 	Internal              // Kafka's, MirrorMaker 2's or kmirror's own
 	FromTarget            // by its name it already came from the target
 	IllegalName           // no topic can have this name
+	DeadLetter            // a flow keeps there what did not fit
 )
 
 // String is a clause for status and logs.
@@ -40,6 +41,8 @@ func (s Selection) String() string {
 		return "by its name it came from the target"
 	case IllegalName:
 		return "not a legal topic name"
+	case DeadLetter:
+		return "a dead-letter topic"
 	}
 	return fmt.Sprintf("selection(%d)", s)
 }
@@ -71,6 +74,8 @@ func (f *Flow) Selection(topic string) Selection {
 			return Selected
 		}
 		return Excluded
+	case f.letters.match(topic):
+		return DeadLetter
 	case f.excludeTopics.match(topic):
 		return Excluded
 	case !f.topics.match(topic):
@@ -80,25 +85,31 @@ func (f *Flow) Selection(topic string) Selection {
 }
 
 // TargetTopic is what a topic of the source is called on the target. It may be
-// longer than [MaxTopicName]; then no such topic can exist there.
+// longer than [MaxTopicName], or empty by a rename; then no such topic can exist there.
 //
 // With identity naming MirrorMaker 2's heartbeats topics are prefixed all the
 // same, as its own identity policy does: the target has heartbeats of its own.
 func (f *Flow) TargetTopic(source string) string {
 	if f.Naming == Identity && !f.isHeartbeats(source) {
-		return source
+		return f.renamed(source)
 	}
-	return f.prefix() + source
+	return f.prefix() + f.renamed(source)
 }
 
 // SourceTopic is the inverse of TargetTopic: the topic of the source that has
-// this name on the target, false if no topic of the source could have it.
+// this name on the target, false if no topic of the source could have it. Where
+// a rename gives several topics one name, it is the one that the flow mirrors;
+// there are not two of those.
 func (f *Flow) SourceTopic(target string) (string, bool) {
 	source, prefixed := strings.CutPrefix(target, f.prefix())
 	if f.Naming == Identity && (!prefixed || !f.isHeartbeats(source)) {
-		return target, LegalTopic(target) && !f.isHeartbeats(target)
+		source, ok := f.original(target)
+		return source, ok && !f.isHeartbeats(source)
 	}
-	return source, prefixed && LegalTopic(source)
+	if !prefixed {
+		return source, false
+	}
+	return f.original(source)
 }
 
 // CheckpointsTopic is where MirrorMaker 2's checkpoints of this flow stand, on the target.

@@ -36,7 +36,7 @@ func drawFlow(t *rapid.T, label, from, to string, clusters []string) *Flow {
 	flow.Naming = rapid.SampledFrom([]Naming{Prefixed, Identity}).Draw(t, label+" naming")
 	flow.Separator = rapid.SampledFrom([]string{".", "-", "--"}).Draw(t, label+" separator")
 	flow.Heartbeats = rapid.Bool().Draw(t, label+" heartbeats")
-	if err := flow.compile(clusters); err != nil {
+	if err := flow.compile(clusters, []*Flow{&flow}); err != nil {
 		t.Skip(err)
 	}
 	return &flow
@@ -173,7 +173,7 @@ func TestLongListsOfNamesAreProvedQuickly(t *testing.T) {
 	for i, list := range [][]string{left, right} {
 		flow := DefaultFlow(clusters[i], "c")
 		flow.Topics, flow.Naming = list, Identity
-		if err := flow.compile(clusters); err != nil {
+		if err := flow.compile(clusters, []*Flow{&flow}); err != nil {
 			t.Fatal(err)
 		}
 		f, err := newFilter(&flow, clusters)

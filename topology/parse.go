@@ -27,6 +27,7 @@ func Parse(name string, data []byte, lookupEnv func(string) (string, bool)) (*Co
 	if len(r.faults) > 0 {
 		return nil, r.faults.sorted()
 	}
+	config.veiled = r.veiled
 	return &config, nil
 }
 

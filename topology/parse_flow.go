@@ -10,12 +10,14 @@ import (
 
 // flowSource remembers where a flow's parts stand, for the proofs.
 type flowSource struct {
-	flow     *Flow
-	at       value
-	from, to value
-	naming   value // the separator if it is given, else naming, else the flow
-	sound    bool  // nothing is wrong with it so far
-	veiled   bool  // a substituted value is in it, so that no example may be shown
+	flow                               *Flow
+	at                                 value
+	from, to                           value
+	naming                             value // the separator if it is given, else naming, else the flow
+	policies, rules, fence, deadLetter value
+	renames                            []renameSource
+	sound                              bool // nothing is wrong with it so far
+	veiled                             bool // a substituted value is in it, so that no example may be shown
 }
 
 func (r *reader) flows(v value, config *Config, known map[string]*clusterSource) {
@@ -42,13 +44,16 @@ func (r *reader) flows(v value, config *Config, known map[string]*clusterSource)
 		source.sound = len(r.faults) == before
 		sources = append(sources, source)
 	}
+	all := make([]*Flow, 0, len(sources))
+	for _, source := range sources {
+		all = append(all, source.flow)
+	}
 	for _, source := range sources {
 		if !source.sound {
 			continue
 		}
-		if err := source.flow.compile(names); err != nil {
-			r.fault(source.at, clearer, "its patterns are too large together")
-			source.sound = false
+		if err := source.flow.compile(names, all); err != nil {
+			r.notCompiled(source, err)
 		}
 		config.Flows = append(config.Flows, source.flow)
 	}
@@ -64,6 +69,7 @@ func (r *reader) flow(v value) *flowSource {
 	}
 	flow := DefaultFlow("", "")
 	var start value
+	keep := func(to *value) func(value) { return func(v value) { *to = v } }
 	ok := r.mapping(v, []field{
 		{"from", func(v value) {
 			source.from = v
@@ -94,7 +100,7 @@ func (r *reader) flow(v value) *flowSource {
 			source.naming = v
 			r.separator(v, &flow.Separator)
 		}},
-		{"start", func(v value) { start = v }},
+		{"start", keep(&start)},
 		{"replication_factor", func(v value) {
 			n := int64(flow.ReplicationFactor)
 			r.integer(v, 1, 1000, &n)
@@ -104,10 +110,26 @@ func (r *reader) flow(v value) *flowSource {
 		{"group_sync", func(v value) { r.groupSync(v, &flow.GroupSync) }},
 		{"heartbeats", func(v value) { r.boolean(v, &flow.Heartbeats) }},
 		{"checkpoints", func(v value) { r.boolean(v, &flow.Checkpoints) }},
+		{"policies", keep(&source.policies)},
+		{"topic_rules", keep(&source.rules)},
+		{"paused", func(v value) { r.boolean(v, &flow.Pause) }},
+		{"fence", func(v value) {
+			source.fence = v
+			choose(r, v, &flow.Fence, FenceAuto, FenceDetect)
+		}},
+		{"throttle", func(v value) { r.size(v, 1<<10, 1<<40, &flow.Throttle) }},
+		{"dead_letter_topic", func(v value) {
+			source.deadLetter = v
+			r.topicName(v, &flow.DeadLetterTopic)
+		}},
+		{"filters", func(v value) { r.filters(v, &flow.Filters) }},
+		{"rename", func(v value) { r.rename(v, source, &flow.Rename) }},
 	}, map[string]string{
 		"source": "from", "target": "to", "destination": "to", "topic": "topics", "topics.exclude": "exclude_topics", "topics_exclude": "exclude_topics",
 		"group": "groups", "groups.exclude": "exclude_groups", "groups_exclude": "exclude_groups", "exclude": "exclude_topics", "policy": "naming", "prefix": "naming",
 		"replication.factor": "replication_factor", "offset": "start", "offsets": "group_sync", "sync_groups": "group_sync", "config": "configs", "name": "from and to",
+		"pause": "paused", "rate": "throttle", "limit": "throttle", "quota": "throttle", "filter": "filters", "renames": "rename", "dead_letter": "dead_letter_topic",
+		"dlq": "dead_letter_topic", "rules": "topic_rules", "topic_policies": "topic_rules", "fencing": "fence", "record_too_large": "policies.record_too_large",
 	})
 	if !ok {
 		return source
@@ -115,6 +137,7 @@ func (r *reader) flow(v value) *flowSource {
 	if start.present() {
 		r.start(start, &flow.Start)
 	}
+	r.policies(source, &flow)
 	flow.Name = flow.From + "->" + flow.To
 	source.flow = &flow
 	return source

@@ -107,8 +107,10 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 	first.Configs, first.GroupSync = topology.ConfigSync{}, topology.GroupSync{Interval: 5 * time.Second}
 	first.Heartbeats, first.Checkpoints = false, false
+	first.Policies.ForeignWrites = topology.ForeignIgnore
 	second := topology.DefaultFlow("west", "east")
 	second.Topics = []string{"metrics"}
+	second.Policies.ForeignWrites = topology.ForeignReport
 	second.Start = []topology.StartRule{{
 		Topics: []string{".*"},
 		Start:  topology.Start{Kind: topology.Timestamp, Millis: time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC).UnixMilli()},

@@ -38,8 +38,10 @@ func compilePatterns(list []string) (patterns, error) {
 	return compiled, nil
 }
 
-// compile makes the patterns usable. clusters are all the names that can stand before a separator.
-func (f *Flow) compile(clusters []string) error {
+// compile makes the patterns usable. clusters are all the names that can stand
+// before a separator, all are the flows of the file.
+func (f *Flow) compile(clusters []string, all []*Flow) error {
+	f.settle()
 	for _, list := range []struct {
 		to   *patterns
 		from []string
@@ -49,6 +51,7 @@ func (f *Flow) compile(clusters []string) error {
 		{&f.groups, f.Groups},
 		{&f.excludeGroups, f.ExcludeGroups},
 		{&f.excludeConfigs, f.Configs.Exclude},
+		{&f.letters, lettersOf(f, all)},
 	} {
 		compiled, err := compilePatterns(list.from)
 		if err != nil {
@@ -63,6 +66,18 @@ func (f *Flow) compile(clusters []string) error {
 		}
 		f.Start[i].topics = compiled
 	}
+	for i := range f.TopicRules {
+		compiled, err := compilePatterns(f.TopicRules[i].Topics)
+		if err != nil {
+			return err
+		}
+		f.TopicRules[i].topics = compiled
+	}
+	for i := range f.Filters {
+		if err := f.Filters[i].compile(); err != nil {
+			return err
+		}
+	}
 	prefixes := make([]string, 0, len(clusters))
 	for _, name := range clusters {
 		prefixes = append(prefixes, name+f.Separator)
@@ -71,8 +86,10 @@ func (f *Flow) compile(clusters []string) error {
 	if f.heartbeats, err = compilePattern(f.heartbeatsPattern(prefixes)); err != nil {
 		return err
 	}
-	f.loops, err = compilePattern(f.loopPattern(prefixes))
-	return err
+	if f.loops, err = compilePattern(f.loopPattern(prefixes)); err != nil {
+		return err
+	}
+	return f.compileRename()
 }
 
 // heartbeatsPattern matches "heartbeats" and what became of it on its way here.

@@ -30,7 +30,8 @@ type reader struct {
 	lookup      func(string) (string, bool)
 	faults      Faults
 	steps       int
-	substituted int // how many ${...} were replaced
+	substituted int      // how many ${...} were replaced
+	veiled      []string // where
 }
 
 func (r *reader) fault(v value, remedy, format string, args ...any) {

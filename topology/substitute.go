@@ -36,6 +36,7 @@ func (r *reader) substitute(v value) (text string, substituted, ok bool) {
 		b.WriteString(found)
 		rest, substituted, ok = after, true, ok && good
 		r.substituted++
+		r.veiled = append(r.veiled, v.path)
 	}
 }
 

@@ -38,6 +38,8 @@ type Config struct {
 	Clusters     []*Cluster   // in file order, at least one
 	Flows        []*Flow      // in file order, may be empty
 	Coordination Coordination // how instances share the work
+
+	veiled []string // paths of values with a substitution in them, which Diff does not show
 }
 
 // Log says what is logged and how.

@@ -10,6 +10,6 @@ import (
 func noEnv(string) (string, bool) { return "", false }
 
 var ignoreCompiled = cmp.Options{
-	cmpopts.IgnoreUnexported(topology.Flow{}, topology.StartRule{}),
+	cmpopts.IgnoreUnexported(topology.Flow{}, topology.StartRule{}, topology.TopicRule{}, topology.Filter{}, topology.RenameRule{}, topology.Config{}),
 	cmpopts.EquateEmpty(),
 }
