@@ -69,7 +69,7 @@ type Coordinator struct {
 	tickets atomic.Uint64
 	groups  atomic.Int64 // over all shards, held against Settings.MaxGroups
 	work    chan *shard  // shards with records to append; each at most once
-	timers  *timerQueue
+	timers  *timerQueue[*shard]
 }
 
 // New builds a coordinator with nothing loaded. Call Load (or LoadPartition
@@ -86,7 +86,7 @@ func New(cfg Config) *Coordinator {
 		log:      cfg.Log,
 		logger:   cfg.Logger,
 		work:     make(chan *shard, cfg.Partitions),
-		timers:   newTimerQueue(),
+		timers:   newTimerQueue[*shard](),
 	}
 	for p := range cfg.Partitions {
 		c.shards = append(c.shards, &shard{
@@ -150,7 +150,7 @@ func (c *Coordinator) fire(now time.Time) {
 	for _, due := range c.timers.due(now) {
 		s := due.shard
 		s.mu.Lock()
-		if e := s.groups[due.group]; e != nil {
+		if e := s.groups[due.id]; e != nil {
 			e.scheduled = time.Time{}
 			c.apply(s, e, e.group.Tick(now))
 		}

@@ -102,7 +102,7 @@ func (c *Coordinator) schedule(s *shard, e *entry) {
 	at, ok := e.group.Next()
 	if ok && (e.scheduled.IsZero() || at.Before(e.scheduled)) {
 		e.scheduled = at
-		c.timers.add(alarm{at: at, shard: s, group: e.group.ID()})
+		c.timers.add(alarm[*shard]{at: at, shard: s, id: e.group.ID()})
 	}
 }
 

@@ -6,25 +6,27 @@ import (
 	"time"
 )
 
-// timerQueue holds when groups want their next Tick. An entry may come too
-// early, since heartbeats only move deadlines back; the group then just asks
+// timerQueue holds when the machines of shards S want their next Tick. An entry may come too
+// early, since heartbeats only move deadlines back; the machine then just asks
 // again. Wake has a value when the head may have changed.
-type timerQueue struct {
+type timerQueue[S comparable] struct {
 	wake chan struct{} // capacity 1
 
 	mu    sync.Mutex
-	items alarms // guarded by mu
+	items alarms[S] // guarded by mu
 }
 
-type alarm struct {
+type alarm[S comparable] struct {
 	at    time.Time
-	shard *shard
-	group string
+	shard S
+	id    string // of the machine
 }
 
-func newTimerQueue() *timerQueue { return &timerQueue{wake: make(chan struct{}, 1)} }
+func newTimerQueue[S comparable]() *timerQueue[S] {
+	return &timerQueue[S]{wake: make(chan struct{}, 1)}
+}
 
-func (q *timerQueue) add(a alarm) {
+func (q *timerQueue[S]) add(a alarm[S]) {
 	q.mu.Lock()
 	heap.Push(&q.items, a)
 	first := q.items[0] == a
@@ -37,7 +39,7 @@ func (q *timerQueue) add(a alarm) {
 	}
 }
 
-func (q *timerQueue) next() (time.Time, bool) {
+func (q *timerQueue[S]) next() (time.Time, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.items) == 0 {
@@ -47,24 +49,24 @@ func (q *timerQueue) next() (time.Time, bool) {
 }
 
 // due takes out everything up to now.
-func (q *timerQueue) due(now time.Time) (out []alarm) {
+func (q *timerQueue[S]) due(now time.Time) (out []alarm[S]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.items) > 0 && !q.items[0].at.After(now) {
-		out = append(out, heap.Pop(&q.items).(alarm))
+		out = append(out, heap.Pop(&q.items).(alarm[S]))
 	}
 	return out
 }
 
-type alarms []alarm
+type alarms[S comparable] []alarm[S]
 
-func (a alarms) Len() int           { return len(a) }
-func (a alarms) Less(i, j int) bool { return a[i].at.Before(a[j].at) }
-func (a alarms) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
-func (a *alarms) Push(x any)        { *a = append(*a, x.(alarm)) }
-func (a *alarms) Pop() any {
+func (a alarms[S]) Len() int           { return len(a) }
+func (a alarms[S]) Less(i, j int) bool { return a[i].at.Before(a[j].at) }
+func (a alarms[S]) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
+func (a *alarms[S]) Push(x any)        { *a = append(*a, x.(alarm[S])) }
+func (a *alarms[S]) Pop() any {
 	last := (*a)[len(*a)-1]
-	(*a)[len(*a)-1] = alarm{}
+	(*a)[len(*a)-1] = alarm[S]{}
 	*a = (*a)[:len(*a)-1]
 	return last
 }
