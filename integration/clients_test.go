@@ -17,7 +17,7 @@ import (
 func (w *world) client(cluster string, options ...kgo.Opt) *kgo.Client {
 	w.t.Helper()
 	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(w.addr(cluster)),
+		kgo.SeedBrokers(strings.Split(w.addr(cluster), ",")...),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
 		kgo.MetadataMinAge(100 * time.Millisecond),
 	}, options...)...)
@@ -36,13 +36,19 @@ func (w *world) admin(cluster string) *kadm.Client {
 // create makes a topic and waits until the cluster tells of it.
 func (w *world) create(cluster, topic string, partitions int32, configs ...string) {
 	w.t.Helper()
+	w.createReplicated(cluster, topic, partitions, 1, configs...)
+}
+
+// createReplicated is create with so many replicas.
+func (w *world) createReplicated(cluster, topic string, partitions int32, replicas int16, configs ...string) {
+	w.t.Helper()
 	settings := map[string]*string{}
 	for _, config := range configs {
 		key, value, _ := strings.Cut(config, "=")
 		settings[key] = &value
 	}
 	admin := w.admin(cluster)
-	if _, err := admin.CreateTopic(w.ctx(30*time.Second), partitions, 1, settings, topic); err != nil {
+	if _, err := admin.CreateTopic(w.ctx(30*time.Second), partitions, replicas, settings, topic); err != nil {
 		w.t.Fatalf("create %s in %s: %v", topic, cluster, err)
 	}
 	eventually(w.t, 20*time.Second, "topic "+topic+" in "+cluster, func() error {

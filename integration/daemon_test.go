@@ -85,16 +85,23 @@ func built(t testing.TB) string {
 // runs, a process. Both outlive the process, as they do in life.
 type daemon struct {
 	*process
-	w      *world
-	name   string
-	config string // the file
-	http   string // host:port
+	w        *world
+	name     string
+	instance string // what it calls itself in mirror.yaml
+	config   string // the file
+	http     string // host:port
 }
 
 // daemon writes the instance's mirror.yaml without starting anything.
 func (w *world) daemon(name, config string) *daemon {
 	w.t.Helper()
-	d := &daemon{w: w, name: name, config: filepath.Join(w.dir, name+".yaml"), http: w.addr(name + "-http")}
+	return w.daemonAs(name, name, config)
+}
+
+// daemonAs is daemon for an instance that is called other than its files.
+func (w *world) daemonAs(name, instance, config string) *daemon {
+	w.t.Helper()
+	d := &daemon{w: w, name: name, instance: instance, config: filepath.Join(w.dir, name+".yaml"), http: w.addr(name + "-http")}
 	d.configure(config)
 	return d
 }
@@ -115,7 +122,7 @@ const readyWithin = 60 * time.Second
 func (d *daemon) configure(config string) {
 	d.w.t.Helper()
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "instance: %s\ndata_dir: %s\nhttp: %s\n", d.name, d.dataDir(), d.http)
+	fmt.Fprintf(&text, "instance: %s\ndata_dir: %s\nhttp: %s\n", d.instance, d.dataDir(), d.http)
 	tmpl, err := template.New(d.name).Funcs(template.FuncMap{"addr": d.w.addr, "port": d.w.port}).Parse(config)
 	if err != nil {
 		d.w.t.Fatal(err)

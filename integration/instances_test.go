@@ -87,9 +87,15 @@ func TestConsulAway(t *testing.T) {
 	w.exact(h, "east", "west", "east.orders")
 }
 
-// shared waits until the partitions of the topic orders are owned by just these
-// instances, each of them has some, and all are being mirrored.
+// shared is owned for the topic orders.
 func (w *world) shared(d *daemon, partitions int, instances ...string) {
+	w.t.Helper()
+	w.owned(d, "orders", partitions, instances...)
+}
+
+// owned waits until the partitions of the topic are owned by just these
+// instances and each of them has some.
+func (w *world) owned(d *daemon, topic string, partitions int, instances ...string) {
 	w.t.Helper()
 	eventually(w.t, 90*time.Second, fmt.Sprintf("%d partitions shared by %v", partitions, instances), func() error {
 		s, err := d.status()
@@ -98,11 +104,11 @@ func (w *world) shared(d *daemon, partitions int, instances ...string) {
 		}
 		owners := map[string]int{}
 		for _, flow := range s.Flows {
-			for _, topic := range flow.Topics {
-				if topic.Source != "orders" {
+			for _, x := range flow.Topics {
+				if x.Source != topic {
 					continue
 				}
-				for _, p := range topic.Partitions {
+				for _, p := range x.Partitions {
 					owners[instanceOf(p.Owner)]++
 				}
 			}

@@ -11,6 +11,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	theCluster.end()
 	if dir, built := builtDir.Load().(string); built {
 		_ = os.RemoveAll(dir)
 	}
