@@ -26,7 +26,7 @@ func (c *Cluster) Append(ctx context.Context, topic string, partition int32, rec
 	batch.SetBaseOffset(0)
 	var pause backoff
 	for {
-		base, err := c.produce(ctx, topic, partition, batch)
+		base, err := c.Produce(ctx, topic, partition, batch)
 		if err == nil {
 			return base, nil
 		}
@@ -39,7 +39,10 @@ func (c *Cluster) Append(ctx context.Context, topic string, partition int32, rec
 	}
 }
 
-func (c *Cluster) produce(ctx context.Context, topic string, partition int32, batch wire.Batch) (int64, error) {
+// Produce sends one batch, as it is, to the leader of its partition, and waits for
+// all replicas in sync. It retries as RequestLeader does, so the batch may be sent
+// more than once: without a producer id in it, it may be written more than once.
+func (c *Cluster) Produce(ctx context.Context, topic string, partition int32, batch wire.Batch) (int64, error) {
 	build := func(t *Topic) kmsg.Request {
 		req := kmsg.NewPtrProduceRequest()
 		req.Acks = -1

@@ -91,6 +91,10 @@ func story(t *testing.T, c *kafka.Cluster, topic string) {
 	if err != nil || configs[topic]["retention.ms"].Value != "123456" || configs[topic]["retention.ms"].Default || !configs[topic]["segment.bytes"].Default {
 		t.Errorf("configs: %v", err)
 	}
+	if err := c.EnsureInternalTopic(ctx, topic+"-fenced", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	fencing(t, c, topic+"-fenced")
 	admin, err := c.Admin(ctx)
 	if err != nil {
 		t.Fatal(err)
