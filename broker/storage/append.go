@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 
@@ -14,8 +15,9 @@ import (
 
 // AppendOptions say where a batch comes from.
 type AppendOptions struct {
-	FromClient   bool // the rules for producers apply; else the batch is the broker's own
-	InflateLimit int  // bytes that a compressed batch may unpack to, default 256 MiB
+	FromClient   bool  // the rules for producers apply; else the batch is the broker's own
+	Verified     Guard // of BeginVerification: the first batch of a transaction needs it
+	InflateLimit int   // bytes that a compressed batch may unpack to, default 256 MiB
 }
 
 func (o AppendOptions) inflate() int {
@@ -40,6 +42,9 @@ type AppendResult struct {
 // The batch is readable and acknowledged only once WaitDurable has passed its
 // last offset.
 //
+// The first batch of a transaction needs AppendOptions.Verified, else it is
+// refused with INVALID_TXN_STATE. Markers go through AppendMarker.
+//
 // Every refusal is an *Error with Kafka's code for the partition.
 func (l *Log) Append(b wire.Batch, leaderEpoch int32, o AppendOptions) (AppendResult, error) {
 	none := AppendResult{BaseOffset: -1, LastOffset: -1, LogAppendTime: -1, LogStart: l.start.Load()}
@@ -52,14 +57,15 @@ func (l *Log) Append(b wire.Batch, leaderEpoch int32, o AppendOptions) (AppendRe
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e := l.broken.Load(); e != nil {
-		return none, e
+	if err := l.writable(leaderEpoch); err != nil {
+		return none, err
 	}
-	if latest := l.LastEpoch(); leaderEpoch < latest {
-		return none, refuse(kerr.FencedLeaderEpoch, "append to %s in leader epoch %d, but %d has begun", l.name, leaderEpoch, latest)
-	}
-	if b.ProducerID() >= 0 && !b.IsControl() {
-		again, refusal := l.producers.check(b, l.name)
+	if b.ProducerID() >= 0 {
+		from := fromCoordinator
+		if o.FromClient {
+			from = fromClient
+		}
+		again, refusal := l.producers.check(b, from, o.Verified, l.name)
 		if refusal != nil {
 			return none, refusal
 		}
@@ -70,30 +76,62 @@ func (l *Log) Append(b wire.Batch, leaderEpoch int32, o AppendOptions) (AppendRe
 			}, nil
 		}
 	}
-	if l.rollDue(b, cfg, now) {
-		if err := l.roll(); err != nil {
-			return none, err
-		}
-	}
-	if err := l.assignEpoch(leaderEpoch); err != nil {
+	if err := l.place(b, leaderEpoch, cfg, now); err != nil {
 		return none, err
 	}
-	base := l.end.offset.Load()
-	if base > 1<<62 {
-		return none, refuse(kerr.KafkaStorageError, "append to %s: offsets are used up", l.name)
+	if l.producers.add(b, now) && l.unstable.Load() == math.MaxInt64 {
+		l.unstable.Store(b.BaseOffset()) // before the end moves
 	}
-	b.SetBaseOffset(base)
-	b.SetLeaderEpoch(leaderEpoch)
-	if err := l.write(b); err != nil {
-		return none, err
-	}
-	l.account(b, cfg, now)
+	l.account(b, cfg)
 
+	base := b.BaseOffset()
 	result := AppendResult{BaseOffset: base, LastOffset: b.LastOffset(), LogAppendTime: -1, LogStart: l.start.Load()}
 	if cfg.LogAppendTime {
 		result.LogAppendTime = now
 	}
 	return result, nil
+}
+
+// writable says why an append in that leader epoch cannot be; mu is held.
+func (l *Log) writable(leaderEpoch int32) error {
+	if e := l.broken.Load(); e != nil {
+		return e
+	}
+	if latest := l.LastEpoch(); leaderEpoch < latest {
+		return refuse(kerr.FencedLeaderEpoch, "append to %s in leader epoch %d, but %d has begun", l.name, leaderEpoch, latest)
+	}
+	return nil
+}
+
+// raise moves the high watermark; mu is held.
+func (l *Log) raise(offset, base, pos int64) {
+	l.high.set(offset, base, pos)
+	if len(l.producers.decided) > 0 {
+		l.producers.settle(offset)
+		l.unstable.Store(l.producers.firstUnstable())
+	}
+	l.unsafe.Store(len(l.producers.decided) > 0)
+	l.wake()
+}
+
+// place gives b its offset and leader epoch and writes it at the end of the log,
+// in a new segment when that is due; mu is held.
+func (l *Log) place(b wire.Batch, leaderEpoch int32, cfg *LogConfig, now int64) error {
+	if l.rollDue(b, cfg, now) {
+		if err := l.roll(); err != nil {
+			return err
+		}
+	}
+	if err := l.assignEpoch(leaderEpoch); err != nil {
+		return err
+	}
+	base := l.end.offset.Load()
+	if base > 1<<62 {
+		return refuse(kerr.KafkaStorageError, "append to %s: offsets are used up", l.name)
+	}
+	b.SetBaseOffset(base)
+	b.SetLeaderEpoch(leaderEpoch)
+	return l.write(b)
 }
 
 // write puts b behind the active segment's bytes; mu is held. When it fails
@@ -127,13 +165,12 @@ func (l *Log) write(b wire.Batch) error {
 }
 
 // account makes everything that the log knows about itself include b, which
-// stands in the file; mu is held.
-func (l *Log) account(b wire.Batch, cfg *LogConfig, now int64) {
+// stands in the file and which its producer remembers; mu is held.
+func (l *Log) account(b wire.Batch, cfg *LogConfig) {
 	s := l.active
 	pos := s.size.Load()
 	rel := uint32(b.LastOffset() - s.base)
 	s.note(b, pos, rel, cfg.IndexIntervalBytes)
-	l.producers.add(b, now)
 	s.size.Store(pos + int64(len(b)))
 	end := b.LastOffset() + 1
 	l.end.set(end, s.base, pos+int64(len(b)))
@@ -142,11 +179,9 @@ func (l *Log) account(b wire.Batch, cfg *LogConfig, now int64) {
 		l.store.markDirty(l)
 	case FsyncInterval:
 		l.store.markDirty(l)
-		l.high.set(end, s.base, pos+int64(len(b)))
-		l.wake()
+		l.raise(end, s.base, pos+int64(len(b)))
 	case FsyncNever:
-		l.high.set(end, s.base, pos+int64(len(b)))
-		l.wake()
+		l.raise(end, s.base, pos+int64(len(b)))
 	}
 }
 
@@ -196,6 +231,9 @@ func (l *Log) rollDue(b wire.Batch, cfg *LogConfig, now int64) bool {
 func (l *Log) roll() error {
 	end := l.end.offset.Load()
 	old := l.active
+	if err := old.saveAborted(); err != nil { // first, for without it readers would take aborted records for committed
+		return storageError(err, "save the transaction index of segment %d of %s", old.base, l.name)
+	}
 	fresh, err := l.store.createSegment(l.dir, end)
 	if err != nil {
 		return storageError(err, "begin segment %d of %s", end, l.name)
@@ -231,8 +269,13 @@ func (l *Log) seal(s *segment) {
 	x := s.index.Load()
 	s.writeIndexes(x.all(), times)
 	x.of = s
+	aborted := &abortedList{entries: s.aborted.Load().entries, of: s}
+	s.aborted.Store(aborted)
 	s.sealed.Store(true)
 	l.store.indexes.add(x)
+	if len(aborted.entries) > 0 {
+		l.store.indexes.add(aborted)
+	}
 }
 
 // saveSnapshot writes the producers as they stand at offset. Without it a
@@ -249,6 +292,7 @@ func (s *Store) createSegment(dir string, base int64) (*segment, error) {
 	seg.created = s.o.Now().UnixMilli()
 	seg.index.Store(newSparseIndex(nil))
 	seg.timesRead = true
+	seg.aborted.Store(&abortedList{})
 	h, _, err := seg.open(os.O_RDWR | os.O_CREATE | os.O_TRUNC)
 	if err != nil {
 		return nil, err

@@ -132,8 +132,14 @@ func (l *Log) flush() {
 		l.synced.Store(offset)
 	}
 	if l.store.o.Fsync == FsyncBatch && offset > l.high.offset.Load() {
-		l.high.set(offset, base, pos)
-		l.wake()
+		if l.unsafe.Load() { // set before offset was taken, if a marker stands below it
+			l.mu.Lock()
+			l.raise(offset, base, pos)
+			l.mu.Unlock()
+		} else {
+			l.high.set(offset, base, pos)
+			l.wake()
+		}
 	} else if l.store.o.Fsync == FsyncBatch {
 		l.high.set(offset, base, pos) // the same offset may stand in a new segment
 	}

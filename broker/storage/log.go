@@ -27,13 +27,17 @@ type Log struct {
 	end    mark // set under mu
 	synced atomic.Int64
 
+	// Set under mu. Whoever compares them with high reads high first.
+	unstable atomic.Int64 // where the first transaction begins that is not safely decided, else the largest number
+	unsafe   atomic.Bool  // markers stand at or above the high watermark
+
 	segments atomic.Pointer[[]*segment] // ascending; a published slice is never changed
 
 	flushMu sync.Mutex // held while the log is flushed or cut
 
 	mu        sync.Mutex // guards the fields below, and every change of the log
 	active    *segment
-	producers producers
+	producers *producers
 	pending   []*handle // files with bytes that no fdatasync has covered
 	spare     []*handle // the other buffer of pending
 	dirMoved  bool      // files were made whose names are not durable yet
@@ -143,8 +147,8 @@ func (l *Log) saveEpochs(es epochs) error {
 func (l *Log) Producers() []ProducerInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	infos := make([]ProducerInfo, 0, len(l.producers))
-	for id, p := range l.producers {
+	infos := make([]ProducerInfo, 0, len(l.producers.byID))
+	for id, p := range l.producers.byID {
 		infos = append(infos, ProducerInfo{
 			ID: id, Epoch: p.epoch, LastSequence: p.lastSequence(), LastTimestamp: p.timestamp,
 			CoordinatorEpoch: p.coordinatorEpoch, TransactionFirst: p.transactionFirst,

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"math"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -27,6 +28,13 @@ type written struct {
 
 func (w written) firstSequence() int32 {
 	return int32((int64(w.lastSequence) - int64(w.offsetDelta)) & math.MaxInt32)
+}
+
+// same says whether both are one batch; the time of a snapshot's is its
+// producer's, which a marker moves.
+func (w written) same(other written) bool {
+	other.timestamp = w.timestamp
+	return w == other
 }
 
 // producer is what a log remembers of one producer id.
@@ -56,19 +64,45 @@ func (p *producer) push(w written) {
 	p.n++
 }
 
-// producers are the idempotent producers of one log. Its methods decide and
-// remember only; its owner serialises them.
-type producers map[int64]*producer
+// openTransaction is one that has records in the log and no marker.
+type openTransaction struct{ first, producer int64 }
 
-// check decides on a data batch of a producer (KIP-98): the batch that it
-// repeats, or a refusal, or neither when it is to be appended.
-func (ps producers) check(b wire.Batch, where Partition) (*written, *Error) {
-	p := ps[b.ProducerID()]
-	if p == nil {
-		return nil, nil // all it wrote may have been deleted: any first sequence will do
-	}
-	epoch, first := b.ProducerEpoch(), b.BaseSequence()
-	if p.n > 0 && epoch == p.epoch {
+// decidedTransaction is one whose marker may still be lost: it stands at or
+// above the high watermark.
+type decidedTransaction struct{ first, marker int64 }
+
+// abortedTransaction is an entry of a transaction index: a transaction with its
+// first offset, its marker's, and the last stable offset after that marker.
+type abortedTransaction struct{ producer, first, last, stable int64 }
+
+// origin says which rules of Kafka's an append is held to.
+type origin int8
+
+const (
+	fromClient origin = iota
+	fromCoordinator
+)
+
+// producers are the idempotent and transactional producers of one log. Its
+// methods decide and remember only; its owner serialises them.
+type producers struct {
+	byID      map[int64]*producer
+	ongoing   []openTransaction    // ascending by first offset
+	decided   []decidedTransaction // ascending by marker
+	verifying map[int64]*verification
+	guards    uint64 // the last Guard given out
+}
+
+func newProducers() *producers {
+	return &producers{byID: make(map[int64]*producer), verifying: make(map[int64]*verification)}
+}
+
+// check decides on a data batch of a producer (KIP-98, KIP-890): the batch that
+// it repeats, or a refusal, or neither when it is to be appended.
+func (ps *producers) check(b wire.Batch, from origin, verified Guard, where Partition) (*written, *Error) {
+	id, epoch, first := b.ProducerID(), b.ProducerEpoch(), b.BaseSequence()
+	p := ps.byID[id]
+	if from == fromClient && p != nil && p.n > 0 && epoch == p.epoch {
 		last := b.LastSequence()
 		for i := int(p.n) - 1; i >= 0; i-- {
 			if w := &p.recent[i]; w.lastSequence == last && w.firstSequence() == first {
@@ -76,64 +110,202 @@ func (ps producers) check(b wire.Batch, where Partition) (*written, *Error) {
 			}
 		}
 	}
-	switch {
-	case epoch < p.epoch:
-		return nil, refuse(kerr.InvalidProducerEpoch, "producer %d on %s: epoch %d is older than %d", b.ProducerID(), where, epoch, p.epoch)
-	case epoch > p.epoch && first != 0 && p.epoch >= 0:
-		return nil, refuse(kerr.OutOfOrderSequenceNumber, "producer %d on %s: new epoch %d begins at sequence %d, not 0 (last epoch %d)",
-			b.ProducerID(), where, epoch, first, p.epoch)
-	case epoch == p.epoch && first != next(p.lastSequence()):
-		return nil, refuse(kerr.OutOfOrderSequenceNumber, "producer %d epoch %d on %s: sequence %d after %d",
-			b.ProducerID(), epoch, where, first, p.lastSequence())
+	v := ps.verifying[id]
+	if b.IsTransactional() && !ps.isOngoing(id, epoch) && (v == nil || v.guard != verified) {
+		return nil, refuse(kerr.InvalidTxnState, "producer %d epoch %d on %s: the batch was not part of an ongoing transaction", id, epoch, where)
+	}
+	if p != nil && epoch < p.epoch {
+		return nil, refuse(kerr.InvalidProducerEpoch, "producer %d on %s: epoch %d is older than %d", id, where, epoch, p.epoch)
+	}
+	if from == fromClient {
+		if refusal := checkSequence(p, v, b, where); refusal != nil {
+			return nil, refusal
+		}
+	}
+	if p != nil && p.transactionFirst >= 0 && !b.IsTransactional() {
+		return nil, refuse(kerr.InvalidTxnState, "producer %d on %s: a batch outside of the transaction that began at %d", id, where, p.transactionFirst)
 	}
 	return nil, nil
+}
+
+// checkSequence holds a client's batch against the producer p and its
+// verification v, either nil when there is none.
+func checkSequence(p *producer, v *verification, b wire.Batch, where Partition) *Error {
+	id, epoch, first := b.ProducerID(), b.ProducerEpoch(), b.BaseSequence()
+	switch {
+	case v != nil && v.bumps && first != 0 && (p == nil || p.n == 0):
+		return refuse(kerr.OutOfOrderSequenceNumber, "producer %d epoch %d on %s: sequence %d where a transaction begins, not 0", id, epoch, where, first)
+	case v != nil && first > v.lowest:
+		return refuse(kerr.OutOfOrderSequenceNumber, "producer %d epoch %d on %s: sequence %d while %d is still to come", id, epoch, where, first, v.lowest)
+	case p == nil:
+		return nil // all it wrote may have been deleted: any first sequence will do
+	case epoch > p.epoch && first != 0 && p.epoch >= 0:
+		return refuse(kerr.OutOfOrderSequenceNumber, "producer %d on %s: new epoch %d begins at sequence %d, not 0 (last epoch %d)", id, where, epoch, first, p.epoch)
+	case epoch == p.epoch && first != next(p.lastSequence()):
+		return refuse(kerr.OutOfOrderSequenceNumber, "producer %d epoch %d on %s: sequence %d after %d", id, epoch, where, first, p.lastSequence())
+	}
+	return nil
 }
 
 // next is the sequence after s; they go from 2^31-1 to 0.
 func next(s int32) int32 { return int32((int64(s) + 1) & math.MaxInt32) }
 
-// add remembers a batch that stands in the log at its base offset.
-func (ps producers) add(b wire.Batch, now int64) {
-	id := b.ProducerID()
-	if id < 0 {
-		return
-	}
-	p := ps[id]
+// checkMarker decides whether m may be written.
+func (ps *producers) checkMarker(m Marker, where Partition) *Error {
+	p := ps.byID[m.ProducerID]
 	if p == nil {
-		if len(ps) >= maxProducers {
+		return nil
+	}
+	// A marker of version 2 that is repeated, because its coordinator never saw
+	// the answer, bears the epoch that it gave the producer (KAFKA-19999).
+	again := m.Epoch == p.epoch && p.transactionFirst < 0
+	if m.Epoch < p.epoch || m.TransactionVersion >= 2 && m.Epoch == p.epoch && !again {
+		return refuse(kerr.InvalidProducerEpoch, "marker for producer %d on %s: epoch %d after %d (transaction version %d)",
+			m.ProducerID, where, m.Epoch, p.epoch, m.TransactionVersion)
+	}
+	if m.CoordinatorEpoch < p.coordinatorEpoch {
+		return refuse(kerr.TransactionCoordinatorFenced, "marker for producer %d on %s: coordinator epoch %d, but %d has begun",
+			m.ProducerID, where, m.CoordinatorEpoch, p.coordinatorEpoch)
+	}
+	return nil
+}
+
+// of returns the producer with an id, made when it is not there, in that epoch.
+func (ps *producers) of(id int64, epoch int16) *producer {
+	p := ps.byID[id]
+	if p == nil {
+		if len(ps.byID) >= maxProducers {
 			ps.forgetSilent()
 		}
-		p = &producer{epoch: b.ProducerEpoch(), coordinatorEpoch: -1, transactionFirst: -1}
-		ps[id] = p
+		p = &producer{epoch: epoch, coordinatorEpoch: -1, transactionFirst: -1}
+		ps.byID[id] = p
 	}
-	if p.epoch != b.ProducerEpoch() {
-		p.epoch, p.n = b.ProducerEpoch(), 0
+	if p.epoch != epoch {
+		p.epoch, p.n = epoch, 0
 	}
+	return p
+}
+
+// add remembers a data batch that stands in the log at its base offset, and says
+// whether it began a transaction.
+func (ps *producers) add(b wire.Batch, now int64) (began bool) {
+	id := b.ProducerID()
+	if id < 0 {
+		return false
+	}
+	p := ps.of(id, b.ProducerEpoch())
 	p.seen, p.timestamp = now, b.MaxTimestamp()
-	if b.IsControl() { // a marker ends the transaction and takes no sequence
-		p.transactionFirst = -1
-		return
-	}
-	if b.IsTransactional() && p.transactionFirst < 0 {
-		p.transactionFirst = b.BaseOffset()
+	if b.IsTransactional() {
+		delete(ps.verifying, id) // what it guarded has begun
+		if p.transactionFirst < 0 {
+			began = true
+			p.transactionFirst = b.BaseOffset()
+			ps.ongoing = append(ps.ongoing, openTransaction{first: b.BaseOffset(), producer: id})
+		}
 	}
 	p.push(written{lastSequence: b.LastSequence(), offsetDelta: b.LastOffsetDelta(), lastOffset: b.LastOffset(), timestamp: b.MaxTimestamp()})
+	return began
+}
+
+// end remembers a marker that stands in the log at offset. The transaction that
+// it ended is returned, ok when there was one here.
+func (ps *producers) end(m Marker, offset, timestamp, now int64) (t abortedTransaction, ok bool) {
+	p := ps.of(m.ProducerID, m.Epoch)
+	p.seen, p.timestamp, p.coordinatorEpoch = now, timestamp, m.CoordinatorEpoch
+	delete(ps.verifying, m.ProducerID)
+	if p.transactionFirst < 0 {
+		return t, false
+	}
+	t = abortedTransaction{producer: m.ProducerID, first: p.transactionFirst, last: offset, stable: offset + 1}
+	p.transactionFirst = -1
+	ps.ongoing = slices.DeleteFunc(ps.ongoing, func(o openTransaction) bool { return o.first == t.first })
+	if len(ps.ongoing) > 0 {
+		t.stable = ps.ongoing[0].first
+	}
+	ps.decided = append(ps.decided, decidedTransaction{first: t.first, marker: offset})
+	return t, true
+}
+
+// settle forgets the decided transactions whose marker stands below high.
+func (ps *producers) settle(high int64) {
+	n := 0
+	for n < len(ps.decided) && ps.decided[n].marker < high {
+		n++
+	}
+	ps.decided = slices.Delete(ps.decided, 0, n)
+}
+
+// firstUnstable is the first offset of a transaction that is open, or not safely
+// decided; the largest number when there is none.
+func (ps *producers) firstUnstable() int64 {
+	first := int64(math.MaxInt64)
+	if len(ps.ongoing) > 0 {
+		first = ps.ongoing[0].first
+	}
+	for _, d := range ps.decided {
+		first = min(first, d.first)
+	}
+	return first
+}
+
+func (ps *producers) isOngoing(id int64, epoch int16) bool {
+	p := ps.byID[id]
+	return p != nil && p.transactionFirst >= 0 && p.epoch == epoch
+}
+
+// verification is a transaction that is being verified with its coordinator.
+type verification struct {
+	guard  Guard
+	began  int64 // Unix milliseconds
+	epoch  int16
+	lowest int32 // the lowest sequence that waits: a higher one that came first would bar it for ever
+	bumps  bool
+}
+
+// verify begins the verification of a batch, or joins the one that is under way.
+func (ps *producers) verify(id int64, epoch int16, sequence int32, bumps bool, now int64, where Partition) (g Guard, needed bool, refusal *Error) {
+	if p := ps.byID[id]; p != nil && epoch < p.epoch {
+		return g, false, refuse(kerr.InvalidProducerEpoch, "producer %d on %s: epoch %d is older than %d", id, where, epoch, p.epoch)
+	}
+	if ps.isOngoing(id, epoch) {
+		return g, false, nil
+	}
+	v := ps.verifying[id]
+	switch {
+	case v == nil:
+		if len(ps.verifying) >= maxProducers {
+			return g, false, refuse(kerr.ThrottlingQuotaExceeded, "%s: too many transactions are being verified", where)
+		}
+		ps.guards++
+		v = &verification{guard: Guard{ps.guards}, began: now, epoch: epoch, lowest: sequence, bumps: bumps}
+		ps.verifying[id] = v
+	case epoch > v.epoch:
+		v.epoch, v.lowest = epoch, sequence
+	case epoch == v.epoch:
+		v.lowest = min(v.lowest, sequence)
+	}
+	return v.guard, true, nil
 }
 
 // expire forgets producers that were silent since before the time given, unless
-// a transaction of theirs is open.
-func (ps producers) expire(before int64) {
-	for id, p := range ps {
+// a transaction of theirs is open, and verifications that never ended.
+func (ps *producers) expire(before int64) {
+	for id, p := range ps.byID {
 		if p.transactionFirst < 0 && p.seen < before {
-			delete(ps, id)
+			delete(ps.byID, id)
+		}
+	}
+	for id, v := range ps.verifying {
+		if v.began < before {
+			delete(ps.verifying, id)
 		}
 	}
 }
 
 // forgetSilent forgets about half: those silent for longer than the average.
-func (ps producers) forgetSilent() {
+func (ps *producers) forgetSilent() {
 	var oldest, newest int64 = math.MaxInt64, 0
-	for _, p := range ps {
+	for _, p := range ps.byID {
 		oldest, newest = min(oldest, p.seen), max(newest, p.seen)
 	}
 	ps.expire(oldest + (newest-oldest)/2 + 1)

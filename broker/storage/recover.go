@@ -3,8 +3,10 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,7 +45,8 @@ type loadFacts struct {
 // partitionFiles are what stands in a partition's directory.
 type partitionFiles struct {
 	segments  []*segment
-	snapshots []int64 // ascending
+	snapshots []int64        // ascending
+	aborts    map[int64]bool // base offsets of the segments with a transaction index
 }
 
 func (s *Store) loadLog(name Partition, dir string, facts loadFacts) (*Log, error) {
@@ -78,7 +81,7 @@ func (s *Store) loadLog(name Partition, dir string, facts loadFacts) (*Log, erro
 		if err != nil {
 			return nil, err
 		}
-		r.segments, r.end, r.epochs = []*segment{seg}, facts.start, nil
+		r.segments, r.end, r.epochs, r.trusted = []*segment{seg}, facts.start, nil, facts.start
 	}
 	l.publish(r.segments)
 	l.start.Store(max(facts.start, r.segments[0].base))
@@ -92,7 +95,7 @@ func (s *Store) loadLog(name Partition, dir string, facts loadFacts) (*Log, erro
 			return nil, err
 		}
 	}
-	if err := l.loadProducers(files.snapshots); err != nil {
+	if err := l.loadProducers(files.snapshots, r.trusted); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -103,6 +106,7 @@ func (s *Store) listPartition(dir string) (files partitionFiles, err error) {
 	if err != nil {
 		return files, err
 	}
+	files.aborts = make(map[int64]bool)
 	for _, entry := range entries {
 		name := entry.Name()
 		if suffix := filepath.Ext(name); suffix == deletedSuffix || suffix == ".tmp" || suffix == ".cleaned" {
@@ -117,6 +121,8 @@ func (s *Store) listPartition(dir string) (files partitionFiles, err error) {
 			continue // a checkpoint, or nothing of ours
 		}
 		switch "." + suffix {
+		case txnSuffix:
+			files.aborts[offset] = true
 		case snapshotSuffix:
 			files.snapshots = append(files.snapshots, offset)
 		case logSuffix:
@@ -130,6 +136,9 @@ func (s *Store) listPartition(dir string) (files partitionFiles, err error) {
 			seg.sealed.Store(true)
 			files.segments = append(files.segments, seg)
 		}
+	}
+	for _, seg := range files.segments {
+		seg.aborts.Store(files.aborts[seg.base])
 	}
 	// ReadDir sorts by name, and 20 digits sort as numbers.
 	return files, nil
@@ -176,9 +185,11 @@ type recovery struct {
 	epochs      epochs
 	epochsKnown bool
 	end         int64 // offset after the last good batch
+	trusted     int64 // what stands beside the batches counts for segments below
 }
 
 func (r *recovery) run(facts loadFacts) error {
+	r.trusted = trustAll
 	last := len(r.segments) - 1
 	first := last // the first that is not trusted
 	if facts.clean {
@@ -192,6 +203,7 @@ func (r *recovery) run(facts loadFacts) error {
 			first--
 		}
 	}
+	r.trusted = r.segments[first].base
 	for i := first; i <= last; i++ {
 		seg := r.segments[i]
 		if i > first && seg.base != r.end {
@@ -219,6 +231,17 @@ func (r *recovery) trustActive(seg *segment) (ok bool, err error) {
 	}
 	defer h.release()
 	size := seg.size.Load()
+	var aborted []abortedTransaction
+	if seg.aborts.Load() {
+		content, err := os.ReadFile(seg.path(txnSuffix))
+		if err == nil {
+			aborted, err = decodeAborted(content, seg.base)
+		}
+		if err != nil {
+			return false, nil // the caller verifies instead
+		}
+	}
+	seg.aborted.Store(&abortedList{entries: aborted})
 	if size == 0 {
 		seg.index.Store(newSparseIndex(nil))
 		seg.timesRead = true
@@ -376,7 +399,7 @@ func (r *recovery) removeFrom(i int, reason string) error {
 // removeSegmentFiles deletes a segment's files at once.
 func removeSegmentFiles(fsys FS, seg *segment) error {
 	seg.abandon()
-	for _, suffix := range []string{logSuffix, indexSuffix, timesSuffix, snapshotSuffix} {
+	for _, suffix := range segmentSuffixes() {
 		if err := fsys.Remove(seg.path(suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -384,65 +407,146 @@ func removeSegmentFiles(fsys FS, seg *segment) error {
 	return nil
 }
 
+// trustAll is the offset up to which what stands beside the batches counts,
+// where nothing was damaged.
+const trustAll = math.MaxInt64
+
 // loadProducers finds the newest good snapshot at or below the log's end, and
-// reads from the batches what it does not hold. The log is not published yet,
-// or its mu is held.
-func (l *Log) loadProducers(snapshots []int64) error {
+// reads from the batches what it does not hold. Transaction indexes of segments
+// from the offset trusted on are made anew. The log is not published yet, or its
+// mu is held.
+func (l *Log) loadProducers(snapshots []int64, trusted int64) error {
 	now := l.store.o.Now().UnixMilli()
+	before := l.producers
+	ps, from, err := l.loadSnapshot(snapshots, trusted, now)
+	if err != nil {
+		return err
+	}
+	ps.guards = before.guards // none of those given out is given again
+	for _, d := range before.decided {
+		if d.marker < from {
+			ps.decided = append(ps.decided, d)
+		}
+	}
+	segments := *l.segments.Load()
+	aborted := make(map[*segment][]abortedTransaction)
+	if err := l.replay(segments, from, ps, now, func(in *segment, t abortedTransaction) { aborted[in] = append(aborted[in], t) }); err != nil {
+		return err
+	}
+	for _, s := range segments {
+		if s.base < trusted {
+			continue
+		}
+		s.aborted.Store(&abortedList{entries: aborted[s]})
+		s.aborts.Store(len(aborted[s]) > 0)
+		if s != l.active {
+			if err := s.saveAborted(); err != nil {
+				return err
+			}
+			s.aborted.Store(nil) // to be read when it is needed
+		}
+	}
+	high := l.high.offset.Load()
+	ps.settle(high)
+	l.producers = ps
+	l.unstable.Store(ps.firstUnstable())
+	l.unsafe.Store(len(ps.decided) > 0)
+	return nil
+}
+
+// loadSnapshot returns the producers at the offset from, which is not above
+// trusted, and removes the snapshots that are of no use any more.
+func (l *Log) loadSnapshot(snapshots []int64, trusted, now int64) (ps *producers, from int64, err error) {
 	end, segments := l.End(), *l.segments.Load()
-	l.producers = make(producers)
-	from := segments[0].base
+	ps, from = newProducers(), segments[0].base
 	found := false
 	for _, offset := range slices.Backward(snapshots) {
 		path := l.snapshotPath(offset)
+		ofSegment := slices.ContainsFunc(segments, func(s *segment) bool { return s.base == offset })
 		// One below the first segment does not know what was deleted since.
-		useful := offset <= end && offset >= segments[0].base && (!found || slices.ContainsFunc(segments, func(s *segment) bool { return s.base == offset }))
+		useful := offset <= end && offset >= segments[0].base && (ofSegment || !found && offset <= trusted)
 		if !useful {
 			if err := l.store.o.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
+				return nil, 0, err
 			}
 			continue
 		}
-		if found {
+		if found || offset > trusted {
 			continue
 		}
 		content, err := os.ReadFile(path)
+		var known *producers
 		if err == nil {
-			l.producers, err = decodeSnapshot(content, now)
+			known, err = decodeSnapshot(content, now)
 		}
 		if err != nil {
 			l.logger().Warn("ignoring a producer snapshot", slog.String("file", path), slog.String("error", err.Error()))
-			l.producers = make(producers)
 			_ = l.store.o.FS.Remove(path) // or it is found bad again
 			continue
 		}
-		from, found = offset, true
+		ps, from, found = known, offset, true
 	}
 	if found {
-		if err := l.recallRecent(from); err != nil {
+		err = l.recallRecent(ps, from)
+	}
+	return ps, from, err
+}
+
+// replay makes ps remember the batches of segments from offset on, and hands
+// over every transaction that they aborted with the segment of its marker.
+func (l *Log) replay(segments []*segment, offset int64, ps *producers, now int64, aborted func(*segment, abortedTransaction)) error {
+	return eachBatch(segments, offset, func(s *segment, file io.ReaderAt, pos int64, h wire.Batch) error {
+		if h.ProducerID() < 0 {
+			return nil
+		}
+		if !h.IsControl() {
+			ps.add(h, now)
+			return nil
+		}
+		if h.Size() > maxControlBatch {
+			return fmt.Errorf("control batch of %d bytes at position %d", h.Size(), pos)
+		}
+		b, err := readBatch(file, pos, h.Size())
+		if err != nil {
 			return err
 		}
-	}
-	return l.eachBatch(from, func(h wire.Batch) { l.producers.add(h, now) })
+		m, ends, err := decodeMarker(b)
+		if err != nil {
+			l.logger().Warn("ignoring a control batch", slog.String("error", err.Error()))
+		}
+		if !ends {
+			return nil
+		}
+		if t, ended := ps.end(m, b.BaseOffset(), b.MaxTimestamp(), now); ended && !m.Commit {
+			aborted(s, t)
+		}
+		return nil
+	})
 }
 
 // recallRecent completes the producers, whose last batch a snapshot at offset
 // named, by the batches before it, as far as they stand in the log's tail.
-func (l *Log) recallRecent(offset int64) error {
-	if len(l.producers) == 0 {
+func (l *Log) recallRecent(ps *producers, offset int64) error {
+	if len(ps.byID) == 0 {
 		return nil
 	}
-	seen := make(producers, len(l.producers))
-	if err := l.eachBatch(l.tailStart(), func(h wire.Batch) {
-		if h.BaseOffset() < offset {
+	seen := newProducers()
+	err := eachBatch(*l.segments.Load(), l.tailStart(), func(_ *segment, _ io.ReaderAt, _ int64, h wire.Batch) error {
+		switch {
+		case h.BaseOffset() >= offset || h.ProducerID() < 0:
+		case h.IsControl():
+			seen.of(h.ProducerID(), h.ProducerEpoch())
+		default:
 			seen.add(h, 0)
 		}
-	}); err != nil {
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	for id, p := range l.producers {
-		tail := seen[id]
-		if tail != nil && p.n > 0 && tail.n > 0 && tail.epoch == p.epoch && tail.recent[tail.n-1] == p.recent[p.n-1] {
+	for id, p := range ps.byID {
+		tail := seen.byID[id]
+		if tail != nil && p.n > 0 && tail.n > 0 && tail.epoch == p.epoch && tail.recent[tail.n-1].same(p.recent[p.n-1]) {
 			p.n, p.recent = tail.n, tail.recent
 		}
 	}
@@ -472,9 +576,8 @@ func (l *Log) tailStart() int64 {
 }
 
 // eachBatch hands the headers of all batches from the one that holds offset on
-// to fn.
-func (l *Log) eachBatch(offset int64, fn func(wire.Batch)) error {
-	segments := *l.segments.Load()
+// to fn, with where they stand.
+func eachBatch(segments []*segment, offset int64, fn func(s *segment, file io.ReaderAt, pos int64, h wire.Batch) error) error {
 	for i, seg := range segments {
 		if i+1 < len(segments) && segments[i+1].base <= offset || seg.size.Load() == 0 {
 			continue
@@ -486,10 +589,7 @@ func (l *Log) eachBatch(offset int64, fn func(wire.Batch)) error {
 		w := &walker{buf: make([]byte, walkBytes)}
 		pos, _, ok, err := seg.find(w, h.file, offset, seg.size.Load())
 		if err == nil && ok {
-			err = w.eachHeader(pos, func(_ int64, header wire.Batch) error {
-				fn(header)
-				return nil
-			})
+			err = w.eachHeader(pos, func(pos int64, header wire.Batch) error { return fn(seg, h.file, pos, header) })
 		}
 		h.release()
 		if err != nil {

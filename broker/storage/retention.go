@@ -113,7 +113,7 @@ func (l *Log) removeSegments(segments []*segment) {
 	due := l.store.o.Now().Add(l.config.Load().FileDeleteDelay)
 	for _, s := range segments {
 		s.abandon()
-		for _, suffix := range []string{logSuffix, indexSuffix, timesSuffix, snapshotSuffix} {
+		for _, suffix := range segmentSuffixes() {
 			path := s.path(suffix)
 			if err := l.store.o.FS.Rename(path, path+deletedSuffix); err == nil {
 				l.store.trash.add(path+deletedSuffix, due)

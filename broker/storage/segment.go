@@ -20,8 +20,14 @@ const (
 	indexSuffix    = ".index"
 	timesSuffix    = ".timeindex"
 	snapshotSuffix = ".snapshot"
+	txnSuffix      = ".txnindex"
 	deletedSuffix  = ".deleted"
 )
+
+// segmentSuffixes are the files that go with a segment.
+func segmentSuffixes() []string {
+	return []string{logSuffix, indexSuffix, timesSuffix, txnSuffix, snapshotSuffix}
+}
 
 // segment is one log file and its indexes. The last segment of a log is active:
 // its log appends to it, its indexes stay in memory. The others are sealed and
@@ -40,6 +46,10 @@ type segment struct {
 
 	handle atomic.Pointer[handle]
 	index  atomic.Pointer[sparseIndex]
+
+	aborted atomic.Pointer[abortedList] // never nil while active
+	aborts  atomic.Bool                 // a transaction index is not empty
+
 	gone   atomic.Bool // files deleted
 	sealed atomic.Bool
 
@@ -99,6 +109,7 @@ func (s *segment) abandon() {
 	h := s.handle.Swap(nil)
 	s.mu.Unlock()
 	s.index.Store(nil)
+	s.aborted.Store(nil)
 	if h != nil {
 		h.release()
 	}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,12 +29,12 @@ const (
 	snapshotChecked   = 6
 )
 
-func encodeSnapshot(ps producers) []byte {
-	out := make([]byte, snapshotChecked, snapshotHeader+len(ps)*snapshotEntrySize)
+func encodeSnapshot(ps *producers) []byte {
+	out := make([]byte, snapshotChecked, snapshotHeader+len(ps.byID)*snapshotEntrySize)
 	binary.BigEndian.PutUint16(out, snapshotVersion)
-	out = binary.BigEndian.AppendUint32(out, uint32(len(ps)))
-	for _, id := range slices.Sorted(maps.Keys(ps)) {
-		p := ps[id]
+	out = binary.BigEndian.AppendUint32(out, uint32(len(ps.byID)))
+	for _, id := range slices.Sorted(maps.Keys(ps.byID)) {
+		p := ps.byID[id]
 		last := written{lastSequence: -1, lastOffset: -1}
 		if p.n > 0 {
 			last = p.recent[p.n-1]
@@ -53,7 +54,7 @@ func encodeSnapshot(ps producers) []byte {
 }
 
 // decodeSnapshot reads a snapshot; now stands for when its producers were heard.
-func decodeSnapshot(b []byte, now int64) (producers, error) {
+func decodeSnapshot(b []byte, now int64) (*producers, error) {
 	if len(b) < snapshotHeader {
 		return nil, fmt.Errorf("producer snapshot of %d bytes", len(b))
 	}
@@ -68,7 +69,7 @@ func decodeSnapshot(b []byte, now int64) (producers, error) {
 	if count < 0 || len(b) != count*snapshotEntrySize {
 		return nil, fmt.Errorf("producer snapshot: %d entries in %d bytes", count, len(b))
 	}
-	ps := make(producers, count)
+	ps := newProducers()
 	for ; len(b) > 0; b = b[snapshotEntrySize:] {
 		p := &producer{
 			epoch:            int16(binary.BigEndian.Uint16(b[8:])),
@@ -86,7 +87,17 @@ func decodeSnapshot(b []byte, now int64) (producers, error) {
 		if last.lastOffset >= 0 {
 			p.push(last)
 		}
-		ps[int64(binary.BigEndian.Uint64(b))] = p
+		id := int64(binary.BigEndian.Uint64(b))
+		if p.transactionFirst >= 0 {
+			ps.ongoing = append(ps.ongoing, openTransaction{first: p.transactionFirst, producer: id})
+		} else {
+			p.transactionFirst = -1
+		}
+		if id < 0 || ps.byID[id] != nil {
+			return nil, fmt.Errorf("producer snapshot: producer %d is no id or there twice", id)
+		}
+		ps.byID[id] = p
 	}
+	slices.SortFunc(ps.ongoing, func(a, b openTransaction) int { return cmp.Compare(a.first, b.first) })
 	return ps, nil
 }

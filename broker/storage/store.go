@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,9 +191,10 @@ func (s *Store) createLog(name Partition, id [16]byte, dir string) (*Log, error)
 }
 
 func (s *Store) newLog(name Partition, dir string) *Log {
-	l := &Log{store: s, name: name, dir: dir, producers: make(producers)}
+	l := &Log{store: s, name: name, dir: dir, producers: newProducers()}
 	l.id.Store(&[16]byte{})
 	l.epochs.Store(&epochs{})
+	l.unstable.Store(math.MaxInt64)
 	l.SetConfig(DefaultLogConfig())
 	return l
 }
@@ -266,6 +268,9 @@ func (l *Log) close() error {
 		l.active.timeMu.Unlock()
 		l.active.writeIndexes(l.active.index.Load().all(), times)
 		l.saveSnapshot(l.End())
+		if saveErr := l.active.saveAborted(); saveErr != nil {
+			err = storageError(saveErr, "save the transaction index of %s", l.name)
+		}
 	}
 	l.broken.CompareAndSwap(nil, storageError(ErrClosed, "%s", l.name))
 	for _, seg := range *l.segments.Load() {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"os"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -74,6 +75,12 @@ func (l *Log) truncate(offset int64) error {
 		return err
 	}
 
+	aborted, err := l.abortedOf(last)
+	if err != nil {
+		return err
+	}
+	behind := sort.Search(len(aborted), func(i int) bool { return aborted[i].last >= end })
+
 	if start := l.start.Load(); end < start { // the batch before holds the start
 		return l.beginAnew(start)
 	}
@@ -89,6 +96,8 @@ func (l *Log) truncate(offset int64) error {
 	last.sinceIndexed = b.since
 	last.size.Store(size)
 	last.index.Store(newSparseIndex(b.offsets))
+	last.aborted.Store(&abortedList{entries: aborted[:behind:behind]})
+	last.aborts.Store(behind > 0)
 	last.timeMu.Lock()
 	last.times, last.timesRead, last.maxTime, last.maxRel = b.times, true, b.maxTime, b.maxRel
 	last.timeMu.Unlock()
@@ -126,7 +135,7 @@ func (l *Log) forgetFrom(end int64) error {
 		}
 	}
 	l.wake()
-	return l.loadProducers(l.listSnapshots())
+	return l.loadProducers(l.listSnapshots(), trustAll)
 }
 
 func (l *Log) listSnapshots() (offsets []int64) {

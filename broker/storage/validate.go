@@ -40,12 +40,15 @@ func (l *Log) prepare(b wire.Batch, cfg *LogConfig, now int64, o AppendOptions) 
 	if b.ProducerID() >= 0 && b.BaseSequence() < 0 && !b.IsControl() {
 		return nil, refuse(kerr.InvalidRecord, "Invalid sequence number %d in record batch with producerId %d", b.BaseSequence(), b.ProducerID())
 	}
+	if b.IsControl() && b.ProducerID() >= 0 && !o.FromClient {
+		return nil, refuse(kerr.InvalidRecord, "batch for %s: markers are appended as such", l.name)
+	}
 	if o.FromClient {
 		switch {
 		case b.IsControl():
 			return nil, refuse(kerr.InvalidRecord, "Clients are not allowed to write control records")
-		case b.IsTransactional():
-			return nil, refuse(kerr.InvalidTxnState, "batch for %s: transactions are not offered", l.name)
+		case b.IsTransactional() && b.ProducerID() < 0:
+			return nil, refuse(kerr.InvalidRecord, "batch for %s: transactional without a producer id", l.name)
 		case b.Codec() > wire.CodecZstd:
 			return nil, refuse(kerr.InvalidRecord, "batch for %s: unknown compression %d", l.name, b.Codec())
 		}
