@@ -54,7 +54,14 @@ func membersComeAndGo(t *testing.T, w world) {
 	}
 	b := start(t, w, "edge-2", "")
 	within(t, soon, "both see both", func() bool { return a.sees(a.id(), b.id()) && b.sees(a.id(), b.id()) })
+	if lives := living(t, a); len(lives) != 2 {
+		t.Errorf("living: %v", lives)
+	}
+	left := b.id()
 	b.leave(t)
+	if lives := living(t, a); len(lives) != 1 {
+		t.Errorf("%s has left, and living are %v", left, lives)
+	}
 	if took := within(t, soon, "the one that stays is alone", func() bool { return a.sees(a.id()) }); took > time.Second {
 		t.Errorf("an orderly leave was seen after %v", took)
 	}
@@ -169,6 +176,21 @@ func largeValues(t *testing.T, w world) {
 	mustBe(t, leader.Hold(t.Context(), leader.id(), make([]byte, consul.MaxValue+1)), consul.ErrTooLarge)
 }
 
+type lostError struct{}
+
+func (lostError) Error() string { return "a successor is there" }
+func (lostError) Lost() bool    { return true }
+
+// living is Living, which must not fail.
+func living(t *testing.T, a *actor) map[string]struct{} {
+	t.Helper()
+	lives, err := a.Living(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lives
+}
+
 func ownErrors(t *testing.T, w world) {
 	client, _ := w.client(t, "edge-1", "")
 	boom := errors.New("boom")
@@ -195,6 +217,16 @@ func ownErrors(t *testing.T, w world) {
 		return boom
 	})
 	mustBe(t, err, boom)
+	lives := 0
+	mustBe(t, client.Join(t.Context(), nil, func(context.Context, string, func() time.Time) error {
+		if lives++; lives == 1 {
+			return fmt.Errorf("the target says: %w", lostError{})
+		}
+		return boom
+	}), boom)
+	if lives != 2 {
+		t.Errorf("%d lives, want a second one after an error that asks for it", lives)
+	}
 	if err := client.Join(t.Context(), nil, func(context.Context, string, func() time.Time) error { return nil }); err != nil {
 		t.Errorf("a life that returns nil: %v", err)
 	}

@@ -78,8 +78,8 @@ func (l *life) bind(ctx context.Context) (context.Context, context.CancelFunc) {
 // Join makes this instance a member with info, and runs live. Its context ends
 // when ctx does, or when the membership can no longer be proved; deadline tells
 // until when it is certain. The id is unique for each life. A life whose context
-// ended by itself, or that returns [ErrLost], is followed by a new one, with
-// back-off. When ctx ends, the membership is kept up until live has returned and
+// ended by itself, or that returns [ErrLost] or an error with a method Lost() bool
+// that returns true, is followed by a new one, with back-off. When ctx ends, the membership is kept up until live has returned and
 // then given back at once, and Join returns nil. Whatever else live returns ends
 // Join.
 func (c *Client) Join(ctx context.Context, info []byte, live func(ctx context.Context, id string, deadline func() time.Time) error) error {
@@ -99,7 +99,7 @@ func (c *Client) Join(ctx context.Context, info []byte, live func(ctx context.Co
 			break
 		}
 		switch {
-		case errors.Is(err, ErrLost):
+		case errors.Is(err, ErrLost), lost(err):
 			c.log.Warn("the membership is lost, joining again", slog.String("life", l.id), slog.Any("error", err))
 		default:
 			return err
@@ -110,6 +110,15 @@ func (c *Client) Join(ctx context.Context, info []byte, live func(ctx context.Co
 		retry.sleep(ctx)
 	}
 	return nil //nolint:nilerr // ctx ended, and a stop is no fault
+}
+
+// lost says whether an error of a life asks for another life.
+func lost(err error) bool {
+	var l interface {
+		error
+		Lost() bool
+	}
+	return errors.As(err, &l) && l.Lost()
 }
 
 // enter begins a life: service, session, member key, in this order.

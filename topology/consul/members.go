@@ -89,6 +89,31 @@ func (c *Client) Members(ctx context.Context, fn func(members, held map[string][
 	})
 }
 
+// Living returns the lives that are members at a moment between the call and its
+// return: a life whose end has had an effect anywhere before the call is not among
+// them, whatever the watches of this client have told so far. It insists until
+// ctx ends.
+func (c *Client) Living(ctx context.Context) (map[string]struct{}, error) {
+	living := map[string]struct{}{}
+	err := c.insist(ctx, "read the members", func() error {
+		pairs, _, err := c.backend.list(ctx, c.key(kindMembers, ""), 0, 0)
+		if err != nil {
+			return err
+		}
+		clear(living)
+		for _, p := range pairs {
+			if id, ok := c.idOf(kindMembers, p.key); ok && p.session != "" {
+				living[id] = struct{}{}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the members: %w", err)
+	}
+	return living, nil
+}
+
 // Assignments returns everything that terms have published, by life, that of the
 // dead included for some time. It insists until ctx ends.
 func (c *Client) Assignments(ctx context.Context) (map[string][]byte, error) {

@@ -181,6 +181,7 @@ func (r *remote) session(ctx context.Context, id string, index uint64, wait time
 func (r *remote) list(ctx context.Context, prefix string, index uint64, wait time.Duration) ([]pair, uint64, error) {
 	options, cancel := query(ctx, index, wait)
 	defer cancel()
+	options.RequireConsistent = index == 0 // by default a server that was deposed a moment ago may still answer
 	found, meta, err := r.client.KV().List(prefix, options)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
