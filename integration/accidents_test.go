@@ -10,6 +10,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
+// plainSource serves east in a process of its own.
+const plainSource = `
+clusters:
+  east: {embedded: {nodes: [{{addr "east"}}]}}
+`
+
 // linkedSource serves east in a process of its own, reached over a link.
 const linkedSource = `
 clusters:

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -289,4 +291,28 @@ func kmirrorWithin(t testing.TB, limit time.Duration, dir string, args ...string
 		t.Errorf("kmirror %s crashed: %s", strings.Join(args, " "), errs.String())
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// metric is the sum of all series of a metric that have these labels, each as
+// NAME="VALUE".
+func (d *daemon) metric(name string, labels ...string) float64 {
+	d.w.t.Helper()
+	body, err := d.get("/metrics")
+	if err != nil {
+		d.w.t.Fatal(err)
+	}
+	sum := 0.0
+	for line := range strings.Lines(string(body)) {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || series != name && !strings.HasPrefix(series, name+"{") ||
+			slices.ContainsFunc(labels, func(label string) bool { return !strings.Contains(series, label) }) {
+			continue
+		}
+		x, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			d.w.t.Fatalf("%s: %v", line, err)
+		}
+		sum += x
+	}
+	return sum
 }

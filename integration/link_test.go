@@ -30,9 +30,9 @@ type link struct {
 	mu      sync.Mutex // guards the fields below
 	conns   map[*linked]struct{}
 	harm    harm
-	changed chan struct{} // closed, and made anew, whenever harm changes
-	held    int           // requests that harm.hold is holding right now
-	seen    int           // requests and answers that harm.spoil has changed
+	changed chan struct{}  // closed, and made anew, whenever harm changes
+	held    map[string]int // requests that harm.hold is holding right now, by client
+	seen    int            // answers that harm.spoil has changed
 }
 
 // harm is what a link does to those who use it. The zero value is none.
@@ -79,7 +79,7 @@ func newLink(t testing.TB, address, broker string) *link {
 	}
 	l := &link{
 		broker: broker, address: address, listener: listener, done: make(chan struct{}),
-		conns: map[*linked]struct{}{}, changed: make(chan struct{}),
+		conns: map[*linked]struct{}{}, changed: make(chan struct{}), held: map[string]int{},
 	}
 	l.workers.Go(l.accept)
 	t.Cleanup(l.close)
@@ -110,7 +110,7 @@ func (l *link) do(h harm) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.harm = h
-	l.held, l.seen = 0, 0
+	l.held, l.seen = map[string]int{}, 0
 	close(l.changed)
 	l.changed = make(chan struct{})
 	for c := range l.conns {
@@ -134,10 +134,19 @@ func (l *link) reset() {
 	}
 }
 
-// holding is how many requests are being held; spoilt how many answers were
-// changed by the present harm.
-func (l *link) holding() int { l.mu.Lock(); defer l.mu.Unlock(); return l.held }
-func (l *link) spoilt() int  { l.mu.Lock(); defer l.mu.Unlock(); return l.seen }
+// holding is how many connections of the client have a request that is held.
+func (l *link) holding(client string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[client]
+}
+
+// spoilt is how many answers were changed by the present harm.
+func (l *link) spoilt() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen
+}
 
 // links are the links to all brokers of a cluster.
 type links []*link
@@ -151,10 +160,10 @@ func (all links) do(h harm) {
 
 func (all links) heal() { all.do(harm{}) }
 
-// holding is how many requests are being held in all.
-func (all links) holding() (n int) {
+// holding is how many connections of the client have a request that is held.
+func (all links) holding(client string) (n int) {
 	for _, l := range all {
-		n += l.holding()
+		n += l.holding(client)
 	}
 	return n
 }
@@ -282,7 +291,7 @@ func (l *link) passRequest(c *linked, r request) bool {
 				counted = true
 				l.mu.Lock()
 				if l.changed == changed {
-					l.held++
+					l.held[r.client]++
 				}
 				l.mu.Unlock()
 			}

@@ -1,0 +1,367 @@
+package integration_test
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A zombie is an instance that was replaced and does not know it. These stories
+// make sure that it has requests under way when that happens: the link before
+// the target keeps them back, the instance is frozen, its successor takes over,
+// and then they arrive after all.
+
+// zombieMirror is one of two processes that mirror the topic under one name of
+// instance, as when a machine is thought dead and its work started elsewhere.
+// Their client ids tell the link who is who.
+const zombieMirror = `
+clusters:
+  east: {bootstrap: [{{addr "east"}}]}
+  west: {bootstrap: [{{addr "west-linked"}}], client_id: %s}
+flows:
+  - {from: east, to: west, topics: ["%s"], naming: prefixed, start: earliest, heartbeats: false, fence: %s}
+`
+
+// TestZombie replaces an instance that has requests under way. Between its
+// successor's start and its end it must not add a single record.
+func TestZombie(t *testing.T) {
+	t.Run("Apache Kafka", func(t *testing.T) {
+		w := newWorld(t)
+		links := w.cluster("west").links()
+		w.run("source", plainSource)
+		w.zombies(links, "auto", max(2, rounds(t)/2))
+	})
+	t.Run("embedded", func(t *testing.T) {
+		w := newWorld(t)
+		links := w.embeddedBehindLink()
+		w.zombies(links, "auto", max(2, rounds(t)/2))
+	})
+}
+
+// TestZombieWithoutFence is the same story where nothing stops the zombie: its
+// records stand twice. They are found and counted, which is what fence: detect
+// promises; and it is what shows that TestZombie could fail.
+func TestZombieWithoutFence(t *testing.T) {
+	t.Run("Apache Kafka", func(t *testing.T) {
+		w := newWorld(t)
+		links := w.cluster("west").links()
+		w.run("source", plainSource)
+		w.zombies(links, "detect", 1)
+	})
+	t.Run("embedded", func(t *testing.T) {
+		w := newWorld(t)
+		links := w.embeddedBehindLink()
+		w.zombies(links, "detect", 1)
+	})
+}
+
+// embeddedBehindLink serves east and west in one process; west is reached over
+// a link only.
+func (w *world) embeddedBehindLink() links {
+	w.t.Helper()
+	w.run("brokers", `
+clusters:
+  east: {embedded: {nodes: [{{addr "east"}}]}}
+  west: {embedded: {nodes: [{{addr "west"}}], advertised: [{{addr "west-linked"}}]}}
+`)
+	return links{w.link("west-linked", "west")}
+}
+
+// zombies plays so many rounds of: A has requests under way and is frozen, B
+// takes over, A's requests arrive, A goes on.
+func (w *world) zombies(links links, fence string, rounds int) {
+	t := w.t
+	t.Helper()
+	const partitions = 3
+	h := newHistory(w.unique("zombie"), partitions, 400)
+	mirror := "east." + h.topic
+	w.create("east", h.topic, partitions)
+	process := func(name string) *daemon {
+		return w.daemonAs(name, "edge", fmt.Sprintf(zombieMirror, name, h.topic, fence))
+	}
+	a, b := process("one"), process("two")
+	load := w.load("east", h, 1000)
+	a.start()
+	a.ready(readyWithin)
+	id := w.topicID("west", mirror)
+	held := func(names ...string) func(request) bool {
+		return func(r request) bool { return slices.Contains(names, r.client) && r.writesTo(mirror, id) }
+	}
+	refused, accepted := 0, 0
+	for round := range rounds {
+		w.goesOn("west", mirror, 100)
+		verdicts := &verdicts{partitions: map[int32]bool{}}
+		links.do(harm{hold: held(a.name)})
+		eventually(t, 20*time.Second, "requests under way", func() error {
+			if links.holding(a.name) == 0 {
+				return fmt.Errorf("none")
+			}
+			return nil
+		})
+		time.Sleep(randomly(0, 300*time.Millisecond)) // let more of them come
+		if fence == "detect" { // alive it would go on and on: nothing stops it
+			a.kill()
+		} else {
+			a.pause()
+		}
+
+		// Every second round B is kept from its first record until A's have come:
+		// that is when a successor that only looked at the log has seen nothing of
+		// them. In the other rounds B is well under way.
+		first := fence == "detect" || round%2 == 1
+		hold := harm{hold: held(a.name), spoil: verdicts.watch(a.name, mirror, id)}
+		if first {
+			hold.hold = held(a.name, b.name)
+		}
+		links.do(hold)
+		b.start()
+		b.ready(readyWithin)
+		if first {
+			eventually(t, 60*time.Second, "the successor's first requests", func() error {
+				if links.holding(b.name) < links.holding(a.name) {
+					return fmt.Errorf("%d connections of it wait, and %d of the zombie's", links.holding(b.name), links.holding(a.name))
+				}
+				return nil
+			})
+		} else {
+			w.goesOn("west", mirror, 100)
+		}
+		links.do(harm{hold: onlyIf(first, held(b.name)), spoil: verdicts.watch(a.name, mirror, id)})
+		eventually(t, 20*time.Second, "answers to the zombie", func() error {
+			if n := verdicts.answers(); n == 0 {
+				return fmt.Errorf("none")
+			}
+			return nil
+		})
+		links.do(harm{spoil: verdicts.watch(a.name, mirror, id)})
+		if a.running() {
+			a.resume()
+		}
+		w.goesOn("west", mirror, 100)
+		a.kill()
+		links.heal()
+		r, acc := verdicts.counts()
+		refused, accepted = refused+r, accepted+acc
+		t.Logf("round %d: the successor %s; %d of the zombie's batches were refused, %d taken",
+			round+1, map[bool]string{true: "was about to write", false: "was writing"}[first], r, acc)
+		a, b = b, a
+	}
+	load.finish()
+	if fence == "detect" {
+		w.zombiesDetected(a, h, mirror, accepted)
+		return
+	}
+	w.exact(h, "east", "west", mirror)
+	if accepted > 0 {
+		t.Errorf("%d batches of zombies were taken", accepted)
+	}
+	if refused == 0 {
+		t.Error("no batch of a zombie was refused: the story has told nothing")
+	}
+	w.noneBehindMarkers("west", mirror)
+	if doubled := a.metric("kmirror_doubled_records_total"); doubled > 0 {
+		t.Errorf("%v records are said to stand twice", doubled)
+	}
+}
+
+func onlyIf(yes bool, hold func(request) bool) func(request) bool {
+	if yes {
+		return hold
+	}
+	return nil
+}
+
+// zombiesDetected holds what the log says against what the mirror says: the
+// zombie's records stand twice, nothing else is wrong, and each was counted.
+func (w *world) zombiesDetected(d *daemon, h *history, mirror string, accepted int) {
+	w.t.Helper()
+	if accepted == 0 {
+		w.t.Fatal("no batch of the zombie was taken: the story has told nothing")
+	}
+	var v verdict
+	eventually(w.t, 45*time.Second, "everything in the target", func() error {
+		v = h.check(w.read("west", mirror))
+		if len(v.lost) > 0 {
+			return fmt.Errorf("%s", v)
+		}
+		return nil
+	})
+	if len(v.doubled) == 0 {
+		w.t.Errorf("%d batches of the zombie were taken and none of their records stands twice", accepted)
+	}
+	if len(v.changed)+len(v.alien) > 0 {
+		w.t.Errorf("%s", v)
+	}
+	eventually(w.t, 10*time.Second, "every doubled record counted", func() error {
+		if counted := int(d.metric("kmirror_doubled_records_total")); counted != len(v.doubled) {
+			return fmt.Errorf("%d counted, %d stand twice", counted, len(v.doubled))
+		}
+		return nil
+	})
+	w.t.Logf("%d records stand twice, all of them counted", len(v.doubled))
+}
+
+// verdicts are the target's answers to one client's batches for one topic. It
+// is safe for concurrent use.
+type verdicts struct {
+	mu         sync.Mutex // guards the fields below
+	requests   int
+	refused    int
+	accepted   int
+	partitions map[int32]bool
+}
+
+// watch looks at answers and changes none.
+func (v *verdicts) watch(client, topic string, id [16]byte) func(request, []byte) (frame, bool) {
+	return func(r request, payload []byte) (frame, bool) {
+		if r.client != client || !r.writesTo(topic, id) {
+			return frame{}, false
+		}
+		resp, ok := r.answer(payload).(*kmsg.ProduceResponse)
+		if !ok {
+			return frame{}, false
+		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.requests++
+		for _, t := range resp.Topics {
+			if t.Topic != topic && t.TopicID != id {
+				continue
+			}
+			for _, p := range t.Partitions {
+				if p.ErrorCode == 0 {
+					v.accepted++
+				} else {
+					v.refused++
+				}
+			}
+		}
+		return frame{}, false
+	}
+}
+
+func (v *verdicts) answers() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.requests
+}
+
+func (v *verdicts) counts() (refused, accepted int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.refused, v.accepted
+}
+
+// noneBehindMarkers reads the topic as it stands, markers and all: behind the
+// marker that ended a producer's epoch there must be no record of that epoch or
+// of an earlier one. There must be markers, or nobody was fenced.
+func (w *world) noneBehindMarkers(cluster, topic string) {
+	w.t.Helper()
+	markers := 0
+	for partition, log := range w.readAll(cluster, topic) {
+		ended := map[int64]int16{} // by producer id, the highest epoch of a marker
+		for _, r := range log {
+			switch epoch, known := ended[r.ProducerID]; {
+			case r.Attrs.IsControl():
+				markers++
+				ended[r.ProducerID] = max(epoch, r.ProducerEpoch)
+			case known && r.ProducerEpoch < epoch:
+				w.t.Errorf("%s/%d@%d: a record of producer %d in epoch %d, behind a marker of epoch %d", topic, partition, r.Offset, r.ProducerID, r.ProducerEpoch, epoch)
+			}
+		}
+	}
+	if markers == 0 {
+		w.t.Errorf("%s has no markers: nobody was fenced", topic)
+	}
+}
+
+// topicID waits for the topic and returns its id.
+func (w *world) topicID(cluster, topic string) (id [16]byte) {
+	w.t.Helper()
+	admin := w.admin(cluster)
+	eventually(w.t, 30*time.Second, "topic "+topic, func() error {
+		topics, err := admin.ListTopics(w.ctx(5*time.Second), topic)
+		if err == nil {
+			err = topics[topic].Err
+		}
+		id = topics[topic].ID
+		return err
+	})
+	return id
+}
+
+// goesOn waits until so many records more are in each partition of the topic.
+func (w *world) goesOn(cluster, topic string, records int64) {
+	w.t.Helper()
+	admin := w.admin(cluster)
+	defer admin.Close()
+	began := map[int32]int64{}
+	eventually(w.t, 60*time.Second, topic+" in "+cluster+" grows", func() error {
+		ends := w.ends(admin, topic)
+		if len(ends) == 0 {
+			return kerr.UnknownTopicOrPartition
+		}
+		for partition, end := range ends {
+			if _, known := began[partition]; !known {
+				began[partition] = end
+			}
+			if end < began[partition]+records {
+				return fmt.Errorf("partition %d stands at %d, was %d", partition, end, began[partition])
+			}
+		}
+		return nil
+	})
+}
+
+// readAll reads a topic from its start to its present end at read_uncommitted,
+// markers included.
+func (w *world) readAll(cluster, topic string) map[int32][]*kgo.Record {
+	w.t.Helper()
+	admin := w.admin(cluster)
+	listed := func(list kadm.ListedOffsets, err error) map[int32]int64 {
+		if err == nil {
+			err = list.Error()
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		offsets := map[int32]int64{}
+		list.Each(func(o kadm.ListedOffset) { offsets[o.Partition] = o.Offset })
+		return offsets
+	}
+	ctx := w.ctx(2 * time.Minute)
+	starts, ends := listed(admin.ListStartOffsets(ctx, topic)), listed(admin.ListEndOffsets(ctx, topic))
+	from, left := map[int32]kgo.Offset{}, 0
+	for partition, start := range starts {
+		from[partition] = kgo.NewOffset().At(start)
+		if start < ends[partition] {
+			left++
+		}
+	}
+	client := w.client(cluster, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
+		kgo.KeepControlRecords(), kgo.FetchMaxWait(200*time.Millisecond))
+	defer client.Close()
+	records := map[int32][]*kgo.Record{}
+	for left > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err0(); err != nil {
+			w.t.Fatalf("read all of %s from %s: %v", topic, cluster, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset < ends[r.Partition] {
+				records[r.Partition] = append(records[r.Partition], r)
+			}
+			if r.Offset == ends[r.Partition]-1 {
+				left--
+			}
+		})
+	}
+	return records
+}
