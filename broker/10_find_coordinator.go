@@ -9,10 +9,9 @@ import (
 
 // FindCoordinator: v0-6
 //
-// Behavior: this node coordinates every group. Asking creates
-// __consumer_offsets when it is missing. Transactional ids are refused with
-// TRANSACTIONAL_ID_AUTHORIZATION_FAILED (see InitProducerId), share groups with
-// INVALID_REQUEST.
+// Behavior: this node coordinates every group and every transactional id.
+// Asking creates __consumer_offsets or __transaction_state when it is missing.
+// Share groups are refused with INVALID_REQUEST.
 //
 // Version notes:
 //   - v1: key type, error message
@@ -27,7 +26,7 @@ const (
 
 func (n *Node) findCoordinator(ctx context.Context, r *request, req *kmsg.FindCoordinatorRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrFindCoordinatorResponse()
-	err := n.coordinates(ctx, r, req.CoordinatorType)
+	err := n.coordinates(ctx, req.CoordinatorType)
 	if r.Version < 4 {
 		resp.NodeID, resp.Host, resp.Port = n.id, n.host, n.port
 		if err != nil {
@@ -49,13 +48,14 @@ func (n *Node) findCoordinator(ctx context.Context, r *request, req *kmsg.FindCo
 }
 
 // coordinates reports why this node does not coordinate keys of a type.
-func (n *Node) coordinates(ctx context.Context, r *request, keyType int8) error {
+func (n *Node) coordinates(ctx context.Context, keyType int8) error {
 	switch keyType {
 	case coordinatorOfGroup:
 		_, err := n.ensureInternal(ctx, offsetsTopic)
 		return err
 	case coordinatorOfTransaction:
-		return n.noTransactions(r)
+		_, err := n.ensureInternal(ctx, transactionsTopic)
+		return err
 	}
 	return refuse(kerr.InvalidRequest, "this cluster has no share groups")
 }

@@ -20,7 +20,7 @@ import (
 //   - v8: reason (KIP-800)
 //   - v9: SkipAssignment for a static leader (KIP-814)
 func (n *Node) joinGroup(ctx context.Context, r *request, req *kmsg.JoinGroupRequest) (kmsg.Response, error) {
-	if err := n.needsOffsets(ctx); err != nil {
+	if _, err := n.ensureInternal(ctx, offsetsTopic); err != nil {
 		resp := kmsg.NewPtrJoinGroupResponse()
 		resp.Generation, resp.MemberID = -1, req.MemberID
 		resp.ErrorCode = r.fail(err)

@@ -1,6 +1,6 @@
 // Package broker is an embedded node that speaks the Kafka protocol. Clients
 // and tools cannot tell it from Apache Kafka for what it offers; what it does
-// not offer (transactions, KIP-848 groups, TLS, SASL) it does not advertise.
+// not offer (KIP-848 groups, TLS, SASL) it does not advertise.
 //
 // It keeps three promises. A batch that was acknowledged has been fsynced,
 // unless the configuration says otherwise. Requests of one connection are
@@ -10,7 +10,7 @@
 //
 // It owns the listener, the connections and the API keys, one file for each.
 // What a log is belongs to broker/storage, what exists to broker/replica, who
-// consumes to broker/coordinator; the handlers here translate between those and
+// consumes and which transactions there are to broker/coordinator; the handlers here translate between those and
 // the wire. Kafka's error codes are data in a response, a Go error ends a
 // connection.
 //
@@ -112,17 +112,18 @@ type Node struct {
 	complaints   complaints
 	softwareName *regexp.Regexp
 
-	listener   net.Listener
-	store      *storage.Store
-	controller *replica.Controller
-	groups     *coordinator.Coordinator
-	sessions   *sessionCache
-	buffers    buffers
-	producers  producerIDs
-	budget     *semaphore.Weighted // bytes of requests in flight
-	decoding   *semaphore.Weighted // see decodeBytes
-	apis       [highestKey + 1]*api
-	draining   atomic.Bool
+	listener     net.Listener
+	store        *storage.Store
+	controller   *replica.Controller
+	groups       *coordinator.Coordinator
+	transactions *coordinator.Transactions
+	sessions     *sessionCache
+	buffers      buffers
+	producers    producerIDs
+	budget       *semaphore.Weighted // bytes of requests in flight
+	decoding     *semaphore.Weighted // see decodeBytes
+	apis         [highestKey + 1]*api
+	draining     atomic.Bool
 
 	mu     sync.Mutex // guards the fields below
 	conns  map[*conn]struct{}
@@ -172,6 +173,7 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("register the metrics of node %d: %w", n.id, err)
 	}
 	n.openGroups()
+	n.openTransactions()
 	n.loadTable()
 	return nil
 }
@@ -211,7 +213,7 @@ func (n *Node) Addr() string { return net.JoinHostPort(n.host, strconv.Itoa(int(
 func (n *Node) ClusterID() string { return n.clusterID }
 
 // Run serves until ctx ends or a part of the node fails. It stops in the order
-// of dependence: first clients, then groups, then the logs. When it returns,
+// of dependence: first clients, then transactions, groups, and the logs. When it returns,
 // nothing it started still runs.
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -234,6 +236,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stopStore()
 	groups, stopGroups := context.WithCancel(stores)
 	defer stopGroups()
+	transactions, stopTransactions := context.WithCancel(groups)
+	defer stopTransactions()
 	var g errgroup.Group
 	part := func(name string, run func() error, below context.CancelFunc) {
 		g.Go(func() error {
@@ -247,7 +251,8 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	part("logs", func() error { return n.store.Run(stores) }, func() {})
 	part("groups", func() error { return n.runGroups(groups) }, stopStore)
-	part("listener", func() error { return n.accept(ctx) }, stopGroups)
+	part("transactions", func() error { return n.runTransactions(transactions) }, stopGroups)
+	part("listener", func() error { return n.accept(ctx) }, stopTransactions)
 	return g.Wait()
 }
 

@@ -12,13 +12,19 @@ import (
 	"kmirror/broker/storage"
 )
 
-// offsetsPartitions is the default of offsets.topic.num.partitions; Kafka's is
-// 50, which is a lot of files for one node.
-const offsetsPartitions = 16
+// Kafka's default for the partitions of its own topics is 50, which is a lot of
+// files for one node.
+const (
+	offsetsPartitions     = 16 // offsets.topic.num.partitions
+	transactionPartitions = 16 // transaction.state.log.num.partitions
+)
 
 // staticSettings are the node's configuration file, as Kafka's tools see it.
 func (n *Node) staticSettings(cfg Config) map[string]string {
-	static := map[string]string{"offsets.topic.num.partitions": strconv.Itoa(offsetsPartitions)}
+	static := map[string]string{
+		"offsets.topic.num.partitions":         strconv.Itoa(offsetsPartitions),
+		"transaction.state.log.num.partitions": strconv.Itoa(transactionPartitions),
+	}
 	maps.Copy(static, cfg.Settings)
 	id := strconv.Itoa(int(n.id))
 	static["node.id"], static["broker.id"] = id, id

@@ -58,6 +58,9 @@ func (n *Node) table() map[int16]api {
 		21: {name: "DeleteRecords", oldest: 0, newest: 2, serve: plain(n.deleteRecords)},
 		22: {name: "InitProducerId", oldest: 0, newest: 5, serve: plain(n.initProducerID)},
 		23: {name: "OffsetForLeaderEpoch", oldest: 2, newest: 4, serve: plain(n.offsetForLeaderEpoch)},
+		24: {name: "AddPartitionsToTxn", oldest: 0, newest: 5, serve: plain(n.addPartitionsToTxn)},
+		25: {name: "AddOffsetsToTxn", oldest: 0, newest: 4, serve: plain(n.addOffsetsToTxn)},
+		26: {name: "EndTxn", oldest: 0, newest: 5, serve: plain(n.endTxn)},
 		32: {name: "DescribeConfigs", oldest: 1, newest: 4, serve: plain(n.describeConfigs)},
 		33: {name: "AlterConfigs", oldest: 0, newest: 2, serve: plain(n.alterConfigs)},
 		35: {name: "DescribeLogDirs", oldest: 1, newest: 4, serve: plain(n.describeLogDirs)},
@@ -67,6 +70,8 @@ func (n *Node) table() map[int16]api {
 		47: {name: "OffsetDelete", oldest: 0, newest: 0, serve: plain(n.offsetDelete)},
 		60: {name: "DescribeCluster", oldest: 0, newest: 2, serve: plain(n.describeCluster)},
 		61: {name: "DescribeProducers", oldest: 0, newest: 0, serve: plain(n.describeProducers)},
+		65: {name: "DescribeTransactions", oldest: 0, newest: 0, serve: plain(n.describeTransactions)},
+		66: {name: "ListTransactions", oldest: 0, newest: 2, serve: plain(n.listTransactions)},
 		75: {name: "DescribeTopicPartitions", oldest: 0, newest: 0, serve: plain(n.describeTopicPartitions)},
 	}
 }

@@ -64,6 +64,17 @@ func (m metadataLog) Trim(before int64) error { return m.log.DeleteBefore(before
 // readLog calls fn for every record of a log from its start to its end, markers
 // left out. fn keeps nothing of the record.
 func readLog(ctx context.Context, log *storage.Log, fn func(wire.Record) error) error {
+	return readBatches(ctx, log, func(b wire.Batch, r wire.Record) error {
+		if b.IsControl() {
+			return nil
+		}
+		return fn(r)
+	})
+}
+
+// readBatches calls fn for every record of a log from its start to its end, with
+// the batch that holds it. fn keeps nothing of either.
+func readBatches(ctx context.Context, log *storage.Log, fn func(wire.Batch, wire.Record) error) error {
 	var buf []byte
 	for at, end := log.Start(), log.End(); at < end; {
 		if err := ctx.Err(); err != nil {
@@ -92,7 +103,7 @@ func readLog(ctx context.Context, log *storage.Log, fn func(wire.Record) error) 
 
 // eachRecord calls fn for the records from offset from on in a run of batches,
 // and returns the offset behind the last whole batch.
-func eachRecord(buf []byte, from int64, fn func(wire.Record) error) (next int64, err error) {
+func eachRecord(buf []byte, from int64, fn func(wire.Batch, wire.Record) error) (next int64, err error) {
 	next = from
 	for {
 		var batch wire.Batch
@@ -106,18 +117,16 @@ func eachRecord(buf []byte, from int64, fn func(wire.Record) error) (next int64,
 		if err := batch.CheckCRC(); err != nil { // recovery does not read again what an orderly stop left
 			return next, err
 		}
-		if !batch.IsControl() {
-			records, err := batch.Records(defaultInflate)
-			if err != nil {
-				return next, err
+		records, err := batch.Records(defaultInflate)
+		if err != nil {
+			return next, err
+		}
+		for _, r := range records {
+			if r.Offset < from {
+				continue
 			}
-			for _, r := range records {
-				if r.Offset < from {
-					continue
-				}
-				if err := fn(r); err != nil {
-					return next, err
-				}
+			if err := fn(batch, r); err != nil {
+				return next, err
 			}
 		}
 		next = batch.LastOffset() + 1

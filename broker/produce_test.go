@@ -165,20 +165,6 @@ func TestIdempotence(t *testing.T) {
 	wantCode(t, "producers of partition 5", partitions[1].ErrorCode, kerr.UnknownTopicOrPartition)
 }
 
-func TestTransactionalIDsAreRefused(t *testing.T) {
-	c := dial(t, start(t))
-	req := kmsg.NewPtrInitProducerIDRequest()
-	id := "tx"
-	req.TransactionalID = &id
-	wantCode(t, "init", ask[*kmsg.InitProducerIDResponse](c, 4, req).ErrorCode, kerr.TransactionalIDAuthorizationFailed)
-	id = ""
-	wantCode(t, "init with an empty id", ask[*kmsg.InitProducerIDResponse](c, 4, req).ErrorCode, kerr.InvalidRequest)
-	find := kmsg.NewPtrFindCoordinatorRequest()
-	find.CoordinatorKey, find.CoordinatorKeys, find.CoordinatorType = "tx", []string{"tx"}, 1
-	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 3, find).ErrorCode, kerr.TransactionalIDAuthorizationFailed)
-	wantCode(t, "find", ask[*kmsg.FindCoordinatorResponse](c, 6, find).Coordinators[0].ErrorCode, kerr.TransactionalIDAuthorizationFailed)
-}
-
 // A batch that is small on the wire and large in memory is refused before it
 // is large in memory.
 func TestBatchThatInflates(t *testing.T) {

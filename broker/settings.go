@@ -20,6 +20,9 @@ type settings struct {
 	producerExpiry    time.Duration // producer.id.expiration.ms
 	retentionCheck    time.Duration // log.retention.check.interval.ms
 	groups            coordinator.Settings
+
+	transactionPartitions int32 // transaction.state.log.num.partitions
+	transactions          coordinator.TransactionSettings
 }
 
 // newSettings reads settings through get, which returns the value in force of a
@@ -42,16 +45,23 @@ func newSettings(get func(name string) string) settings {
 	g.OffsetMetadataMax = int(number("offset.metadata.max.bytes", int64(g.OffsetMetadataMax)))
 	g.OffsetsRetention = time.Duration(number("offsets.retention.minutes", int64(g.OffsetsRetention/time.Minute))) * time.Minute
 	g.OffsetsRetentionCheck = millis("offsets.retention.check.interval.ms", g.OffsetsRetentionCheck)
+	t := coordinator.DefaultTransactionSettings()
+	t.MaxTimeout = millis("transaction.max.timeout.ms", t.MaxTimeout)
+	t.Expiration = millis("transactional.id.expiration.ms", t.Expiration)
+	t.ExpirationCheck = millis("transaction.remove.expired.transaction.cleanup.interval.ms", t.ExpirationCheck)
 	s := settings{
 		idle:              millis("connections.max.idle.ms", 10*time.Minute),
 		maxConnections:    int(min(number("max.connections", defaultConnections), defaultConnections)),
 		requestBytes:      int32(number("socket.request.max.bytes", 100<<20)),
 		fetchBytes:        int32(number("fetch.max.bytes", 55<<20)),
 		sessionSlots:      int(number("max.incremental.fetch.session.cache.slots", 1000)),
-		offsetsPartitions: int32(number("offsets.topic.num.partitions", 16)),
+		offsetsPartitions: int32(number("offsets.topic.num.partitions", offsetsPartitions)),
 		producerExpiry:    millis("producer.id.expiration.ms", 24*time.Hour),
 		retentionCheck:    millis("log.retention.check.interval.ms", 5*time.Minute),
 		groups:            g,
+
+		transactionPartitions: int32(number("transaction.state.log.num.partitions", transactionPartitions)),
+		transactions:          t,
 	}
 	if s.idle <= 0 { // Kafka: never
 		s.idle = 365 * 24 * time.Hour

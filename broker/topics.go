@@ -143,16 +143,24 @@ func (n *Node) ensureInternal(ctx context.Context, name string) (*replica.Topic,
 	if t := n.image().Topic(name); t != nil {
 		return t, nil
 	}
-	if name != offsetsTopic {
+	text := func(s string) *string { return &s }
+	spec := replica.TopicSpec{Name: name, ReplicationFactor: 1}
+	switch name {
+	case offsetsTopic:
+		spec.Partitions = n.settings.offsetsPartitions
+		spec.Configs = map[string]*string{
+			"cleanup.policy": text("compact"), "compression.type": text("producer"), "segment.bytes": text("104857600"),
+		}
+	case transactionsTopic:
+		spec.Partitions = n.settings.transactionPartitions
+		spec.Configs = map[string]*string{
+			"cleanup.policy": text("compact"), "compression.type": text("uncompressed"), "segment.bytes": text("104857600"),
+			"min.insync.replicas": text("1"), "unclean.leader.election.enable": text("false"),
+		}
+	default:
 		return nil, refuse(kerr.UnknownTopicOrPartition, "")
 	}
-	text := func(s string) *string { return &s }
-	return n.created(n.controller.CreateTopic(ctx, replica.TopicSpec{
-		Name: name, Partitions: n.settings.offsetsPartitions, ReplicationFactor: 1,
-		Configs: map[string]*string{
-			"cleanup.policy": text("compact"), "compression.type": text("producer"), "segment.bytes": text("104857600"),
-		},
-	}, false))(name)
+	return n.created(n.controller.CreateTopic(ctx, spec, false))(name)
 }
 
 // created turns the answer of CreateTopic into the topic, also when it existed.

@@ -60,6 +60,7 @@ type TopicPartition struct {
 type Marker struct {
 	ProducerID int64
 	Epoch      int16
+	Version    int16 // of the transaction; from 2 on the epoch is above that of the transaction's records
 	Commit     bool
 }
 

@@ -43,6 +43,14 @@ func BrokerConfigs() []Definition {
 		{Name: "offsets.topic.replication.factor", Type: Int, Default: "1", min: 1, max: math.MaxInt16, Doc: "The replication factor of __consumer_offsets."},
 		{Name: "offsets.topic.segment.bytes", Type: Int, Default: "104857600", min: 1, max: math.MaxInt32, Doc: "The segment size of __consumer_offsets."},
 		{Name: "producer.id.expiration.ms", Type: Int, Default: "86400000", min: 1, max: math.MaxInt32, Doc: "How long a partition remembers a producer that is silent."},
+		{Name: "transaction.abort.timed.out.transaction.cleanup.interval.ms", Type: Int, Default: "10000", min: 1, max: math.MaxInt32, Doc: "How often Kafka looks for transactions that are over time. This broker ends each when its time is over; accepted for compatibility."},
+		{Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", min: 1, max: math.MaxInt32, Doc: "The longest time that a producer may ask for its transactions."},
+		{Name: "transaction.remove.expired.transaction.cleanup.interval.ms", Type: Int, Default: "3600000", min: 1, max: math.MaxInt32, Doc: "How often transactional ids are looked at for expiry."},
+		{Name: "transaction.state.log.min.isr", Type: Int, Default: "1", min: 1, max: math.MaxInt32, Doc: "The min.insync.replicas of __transaction_state."},
+		{Name: "transaction.state.log.num.partitions", Type: Int, Default: "50", min: 1, max: math.MaxInt32, Doc: "The partitions of __transaction_state; must not change once it exists."},
+		{Name: "transaction.state.log.replication.factor", Type: Int, Default: "1", min: 1, max: math.MaxInt16, Doc: "The replication factor of __transaction_state."},
+		{Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", min: 1, max: math.MaxInt32, Doc: "The segment size of __transaction_state."},
+		{Name: "transactional.id.expiration.ms", Type: Int, Default: "604800000", min: 1, max: math.MaxInt32, Doc: "How long a transactional id is remembered that nobody uses."},
 		{Name: "socket.request.max.bytes", Type: Int, Default: "104857600", min: 1, max: math.MaxInt32, Doc: "The largest request that is accepted."},
 	}
 	// Whatever a topic can override has a broker setting, which can be changed
