@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -271,3 +272,5 @@ func fixCRC(b wire.Batch) wire.Batch {
 }
 
 func plainOptions() wire.BatchOptions { return wire.Plain(wire.CodecNone) }
+
+func castagnoli(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }

@@ -66,6 +66,9 @@ func (l *Log) appendMarker(m Marker, leaderEpoch int32) (offset int64, err error
 	if err != nil {
 		return -1, &Error{Code: kerr.UnknownServerError.Code, Message: "encode a marker for " + l.name.String(), Err: err}
 	}
+	if cfg.LogAppendTime {
+		b.SetLogAppendTime(now)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.writable(leaderEpoch); err != nil {
