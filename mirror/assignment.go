@@ -25,10 +25,14 @@ import (
 type assignment struct {
 	Version    uint64
 	Partitions map[partitionID]struct{}
+	// Paths says, by flow, where the leader's mirror.yaml sends its records (see
+	// dataPath). A member whose file says otherwise leaves the flow alone.
+	Paths map[string]string
 }
 
 type assignmentJSON struct {
 	Version uint64                       `json:"version"`
+	Paths   map[string]string            `json:"paths,omitempty"`
 	Flows   map[string]map[string]string `json:"flows"`
 }
 
@@ -53,7 +57,7 @@ func (a assignment) encode() []byte {
 		}
 		byTopic[p.Flow][p.Topic] = append(byTopic[p.Flow][p.Topic], p.Partition)
 	}
-	out := assignmentJSON{Version: a.Version, Flows: map[string]map[string]string{}}
+	out := assignmentJSON{Version: a.Version, Paths: a.Paths, Flows: map[string]map[string]string{}}
 	for flow, topics := range byTopic {
 		out.Flows[flow] = map[string]string{}
 		for topic, partitions := range topics {
@@ -73,6 +77,7 @@ func decodeAssignment(b []byte) (assignment, error) {
 		return assignment{}, fmt.Errorf("decode assignment: %w", err)
 	}
 	a := newAssignment(in.Version)
+	a.Paths = in.Paths
 	for flow, topics := range in.Flows {
 		for topic, ranges := range topics {
 			partitions, err := parseRanges(ranges)

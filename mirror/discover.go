@@ -96,7 +96,7 @@ func (e *waitError) Error() string { return e.why }
 
 // discovery looks at both clusters of a flow again and again.
 type discovery struct {
-	flow           *topology.Flow
+	flow           func() *topology.Flow // as mirror.yaml has it now
 	source, target *kafka.Cluster
 	log            *slog.Logger
 
@@ -110,7 +110,7 @@ type discovery struct {
 	watchers map[chan struct{}]struct{}
 }
 
-func newDiscovery(flow *topology.Flow, source, target *kafka.Cluster, log *slog.Logger) *discovery {
+func newDiscovery(flow func() *topology.Flow, source, target *kafka.Cluster, log *slog.Logger) *discovery {
 	return &discovery{
 		flow: flow, source: source, target: target, log: log,
 		again: make(chan struct{}, 1), watchers: map[chan struct{}]struct{}{},
@@ -135,7 +135,7 @@ func (d *discovery) Run(ctx context.Context) {
 			d.state.set(err.Error())
 			wait = retry.next()
 		case w.sourceID != "" && w.sourceID == w.targetID:
-			why := fmt.Sprintf("%s and %s are one cluster (id %s): a flow needs two; correct the addresses in mirror.yaml", d.flow.From, d.flow.To, w.sourceID)
+			why := fmt.Sprintf("%s and %s are one cluster (id %s): a flow needs two; correct the addresses in mirror.yaml", d.flow().From, d.flow().To, w.sourceID)
 			if d.state.get() != why {
 				d.log.Error("look at the clusters", slog.String("error", why))
 			}
@@ -175,13 +175,13 @@ func (d *discovery) look(ctx context.Context) (*world, error) {
 	defer cancel()
 	source, err := d.source.Metadata(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", d.flow.From, err)
+		return nil, fmt.Errorf("source %s: %w", d.flow().From, err)
 	}
 	target, err := d.target.Metadata(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("target %s: %w", d.flow.To, err)
+		return nil, fmt.Errorf("target %s: %w", d.flow().To, err)
 	}
-	return look(d.flow, source, target), nil
+	return look(d.flow(), source, target), nil
 }
 
 // grown says that a partition came after the first look: everything in it was

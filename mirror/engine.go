@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,28 +32,41 @@ type Options struct {
 
 // Engine mirrors all flows of one instance. Make one with [New].
 type Engine struct {
-	topology  *topology.Config
-	clusters  map[string]*kafka.Cluster
-	live      Live
-	log       *slog.Logger
-	metrics   *metrics
-	journal   *journal
-	budgets   map[string]*budget // by flow, so that one that stands still takes nothing from the others
-	version   string
-	started   time.Time
-	totals    map[string]*totals   // by flow
-	counters  map[string]*counters // by flow
-	throttles map[string]*throttle // by flow
+	settings atomic.Pointer[topology.Config] // see config
+	clusters map[string]*kafka.Cluster
+	live     Live
+	log      *slog.Logger
+	metrics  *metrics
+	journal  *journal
+	version  string
+	started  time.Time
+	budget   int64 // of all flows together
 
 	mu           sync.Mutex // guards the fields below
-	life         string
-	flows        []*flow // of the present life, in file order
-	leading      *leader // nil while another leads
+	life         *life      // nil while this instance is no member
+	parts        map[string]*lasting
+	controls     map[string]*control         // by target cluster
+	spawn        func(func(context.Context)) // nil while the engine does not run
+	reloaded     chan struct{}               // closed and replaced by a reload
+	leading      *leader                     // nil while another leads
 	term         uint64
 	members      []string
 	owners       map[partitionID]string
 	clustersSeen map[string]ClusterStatus
+
+	reloading sync.Mutex // one reload at a time; taken before mu
 }
+
+// lasting is what stays of a flow when a life ends.
+type lasting struct {
+	budget   *budget // its own, so that a flow that stands still takes nothing from the others
+	totals   *totals
+	counters *counters
+	throttle *throttle
+}
+
+// config is mirror.yaml as it was taken last.
+func (e *Engine) config() *topology.Config { return e.settings.Load() }
 
 // New makes an engine. It does no I/O.
 func New(o Options) (*Engine, error) {
@@ -66,18 +80,12 @@ func New(o Options) (*Engine, error) {
 		o.Budget = 64 << 20
 	}
 	e := &Engine{
-		topology: o.Topology, clusters: o.Clusters, live: o.Live, log: o.Logger, budgets: map[string]*budget{},
-		version: o.Version, started: time.Now(), totals: map[string]*totals{}, counters: map[string]*counters{}, throttles: map[string]*throttle{},
-		owners: map[partitionID]string{}, clustersSeen: map[string]ClusterStatus{},
+		clusters: o.Clusters, live: o.Live, log: o.Logger, budget: o.Budget,
+		version: o.Version, started: time.Now(), parts: map[string]*lasting{}, controls: map[string]*control{},
+		reloaded: make(chan struct{}), owners: map[partitionID]string{}, clustersSeen: map[string]ClusterStatus{},
 	}
-	for _, f := range o.Topology.Flows {
-		for _, name := range []string{f.From, f.To} {
-			if o.Clusters[name] == nil {
-				return nil, fmt.Errorf("flow %s: no connection to cluster %s", f.Name, name)
-			}
-		}
-		e.totals[f.Name], e.counters[f.Name], e.throttles[f.Name] = newTotals(), &counters{}, newThrottle(0)
-		e.budgets[f.Name] = newBudget(o.Budget / int64(len(o.Topology.Flows)))
+	if err := e.adopt(o.Topology); err != nil {
+		return nil, err
 	}
 	var err error
 	if e.metrics, err = newMetrics(o.Registerer); err != nil {
@@ -88,6 +96,34 @@ func New(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return e, nil
+}
+
+// adopt takes a configuration: what its flows need for longer than a life is
+// there afterwards.
+func (e *Engine) adopt(config *topology.Config) error {
+	for _, f := range config.Flows {
+		for _, name := range []string{f.From, f.To} {
+			if e.clusters[name] == nil {
+				return fmt.Errorf("flow %s: no connection to cluster %s", f.Name, name)
+			}
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, f := range config.Flows {
+		if e.parts[f.Name] == nil {
+			e.parts[f.Name] = &lasting{newBudget(e.budget / int64(len(config.Flows))), newTotals(), &counters{}, newThrottle(0)}
+		}
+		if e.controls[f.To] == nil {
+			c := newControl(e.clusters[f.To], config.Instance, e.log)
+			e.controls[f.To] = c
+			if e.spawn != nil {
+				e.spawn(c.Run)
+			}
+		}
+	}
+	e.settings.Store(config)
+	return nil
 }
 
 // Run mirrors until ctx ends. Then it lets go of everything in order: what is
@@ -105,8 +141,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer done()
 	g, ctx := errgroup.WithContext(whole)
 	g.Go(func() error { e.watchClusters(ctx); return nil })
-	if len(e.topology.Flows) > 0 {
-		info, err := json.Marshal(map[string]string{"instance": e.topology.Instance, "version": e.version, "http": e.topology.HTTP})
+	obey := e.obey(ctx)
+	defer obey()
+	if config := e.config(); len(config.Flows) > 0 {
+		info, err := json.Marshal(map[string]string{"instance": config.Instance, "version": e.version, "http": config.HTTP})
 		if err != nil {
 			return fmt.Errorf("describe this instance: %w", err)
 		}
@@ -123,9 +161,9 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // lifetime is one life: it ends when its membership does, or when whole ends.
-func (e *Engine) lifetime(whole, life context.Context, id string, deadline func() time.Time) error {
+func (e *Engine) lifetime(whole, present context.Context, id string, deadline func() time.Time) error {
 	over := make(chan struct{})
-	stop := context.AfterFunc(life, func() {
+	stop := context.AfterFunc(present, func() {
 		if whole.Err() == nil { // not by our own wish
 			close(over)
 		}
@@ -137,90 +175,28 @@ func (e *Engine) lifetime(whole, life context.Context, id string, deadline func(
 		}
 		return nil
 	}
-	flows := make([]*flow, 0, len(e.topology.Flows))
-	for _, cfg := range e.topology.Flows {
-		flows = append(flows, e.newFlow(life, cfg, lease, over))
-	}
+	g, ctx := errgroup.WithContext(present)
+	l := newLife(ctx, e, id, lease, over)
 	e.mu.Lock()
-	e.life, e.flows = id, flows
+	e.life = l
 	e.mu.Unlock()
 	defer func() {
 		e.mu.Lock()
-		e.life, e.flows, e.members, e.owners = "", nil, nil, map[partitionID]string{}
+		e.life, e.members, e.owners = nil, nil, map[partitionID]string{}
 		e.mu.Unlock()
 	}()
 	e.log.Info("member", slog.String("life", id))
 
-	g, ctx := errgroup.WithContext(life)
-	for _, f := range flows {
-		g.Go(func() error { f.Run(ctx); return nil })
-	}
-	g.Go(func() error { return e.follow(ctx, id, flows) })
+	g.Go(l.Run)
 	g.Go(func() error { return e.live.Members(ctx, e.noteMembers) })
 	g.Go(func() error {
-		return e.live.Lead(ctx, id, func(ctx context.Context, fence uint64) error { return e.lead(ctx, fence, flows) })
+		return e.live.Lead(ctx, id, func(ctx context.Context, fence uint64) error { return e.lead(ctx, fence, l) })
 	})
 	g.Go(func() error { e.sample(ctx); return nil })
-	if err := g.Wait(); err != nil && life.Err() == nil {
+	if err := g.Wait(); err != nil && present.Err() == nil {
 		return err
 	}
 	return nil
-}
-
-func (e *Engine) newFlow(life context.Context, cfg *topology.Flow, lease func() error, over <-chan struct{}) *flow {
-	source, target := e.clusters[cfg.From], e.clusters[cfg.To]
-	log := e.log.With(slog.String("flow", cfg.Name))
-	work, stop := context.WithCancel(context.WithoutCancel(life)) // it lets go in order when the life ends
-	f := &flow{
-		work: work, stop: stop,
-		source: source, target: target, log: log,
-		discovery: newDiscovery(cfg, source, target, log),
-		budget:    e.budgets[cfg.Name],
-		loader: newLoader(func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error) {
-			return checkpoint.LoadPartitions(ctx, target, mapPartition, keys)
-		}),
-		producers: newProducers(target),
-		ledger:    checkpoint.NewLedgerWriter(target, log),
-		recorder:  checkpoint.NewRecorder(target, log),
-		totals:    e.totals[cfg.Name], counters: e.counters[cfg.Name],
-		metrics: flowMetrics{e.metrics, cfg.Name},
-		lease:   lease, over: over, prepared: make(chan struct{}),
-		throttle: e.throttles[cfg.Name], incidents: e.journal.of(cfg.Name), verdicts: newVerdicts(),
-		fetchers: map[int32]*fetcher{}, appenders: map[int32]*appender{}, tenures: map[partitionID]*holding{},
-	}
-	f.settings.Store(cfg)
-	return f
-}
-
-// follow makes this life mirror what it is assigned: it lets go of what it lost,
-// publishes what it will hold, and only then begins what is new.
-func (e *Engine) follow(ctx context.Context, id string, flows []*flow) error {
-	return e.live.Assignment(ctx, id, func(value []byte) error {
-		a, err := decodeAssignment(value)
-		if err != nil {
-			return err
-		}
-		byFlow := map[string]map[partitionID]struct{}{}
-		for p := range a.Partitions {
-			if byFlow[p.Flow] == nil {
-				byFlow[p.Flow] = map[partitionID]struct{}{}
-			}
-			byFlow[p.Flow][p] = struct{}{}
-		}
-		var released sync.WaitGroup
-		for _, f := range flows {
-			released.Go(func() { f.release(byFlow[f.cfg().Name]) }) //nolint:contextcheck // an order to stop does not cut the release short
-		}
-		released.Wait()
-		if err := e.live.Hold(ctx, id, a.encode()); err != nil {
-			return fmt.Errorf("publish what this instance holds: %w", err)
-		}
-		for _, f := range flows {
-			f.begin(ctx, byFlow[f.cfg().Name])
-		}
-		e.log.Debug("assignment", slog.Uint64("version", a.Version), slog.Int("partitions", len(a.Partitions)))
-		return nil
-	})
 }
 
 // noteMembers keeps who is there and who holds what, for the status and the leader.
@@ -240,6 +216,7 @@ func (e *Engine) noteMembers(members, held map[string][]byte) error {
 	e.members, e.owners = slices.Sorted(maps.Keys(members)), owners
 	leading := e.leading
 	e.mu.Unlock()
+	e.shareThrottles()
 	if leading != nil {
 		leading.noteMembers(members, held)
 	}
@@ -263,7 +240,7 @@ func (e *Engine) sample(ctx context.Context) {
 // watchClusters asks every cluster now and then who it is, for the status.
 func (e *Engine) watchClusters(ctx context.Context) {
 	var g sync.WaitGroup
-	for _, c := range e.topology.Clusters {
+	for _, c := range e.config().Clusters {
 		cluster := e.clusters[c.Name]
 		if cluster == nil {
 			continue
@@ -309,13 +286,15 @@ type flowReport struct {
 }
 
 func (e *Engine) describe(now time.Time) (Status, []flowReport) {
+	config := e.config()
 	e.mu.Lock()
+	l := e.life
 	out := Status{
-		Instance: e.topology.Instance, Version: e.version, Started: e.started, Life: e.life,
+		Instance: config.Instance, Version: e.version, Started: e.started,
 		Leading: e.leading != nil, Term: e.term, Members: slices.Clone(e.members),
 		Clusters: []ClusterStatus{}, Flows: []FlowStatus{},
 	}
-	for _, c := range e.topology.Clusters {
+	for _, c := range config.Clusters {
 		s := e.clustersSeen[c.Name]
 		s.Name, s.Kind, s.Addresses = c.Name, "external", c.Addresses()
 		if c.Embedded != nil {
@@ -323,33 +302,83 @@ func (e *Engine) describe(now time.Time) (Status, []flowReport) {
 		}
 		out.Clusters = append(out.Clusters, s)
 	}
-	flows, owners, leading := slices.Clone(e.flows), e.owners, e.leading
+	owners, leading := e.owners, e.leading
 	e.mu.Unlock()
 
 	owner := func(p partitionID) string { return owners[p] }
 	var reports []flowReport
-	if len(flows) == 0 {
-		for _, f := range e.topology.Flows {
-			s, topics := e.totals[f.Name].describe(f)
+	if l == nil {
+		for _, f := range config.Flows {
+			part := e.part(f.Name)
+			s, topics := part.totals.describe(f)
 			s.Error = "this instance is not a member"
-			if c := e.topology.Coordination.Consul; c != nil {
+			if c := config.Coordination.Consul; c != nil {
 				s.Error += ": Consul at " + c.Address + " has not confirmed it; the log says why"
 			}
 			out.Flows = append(out.Flows, s)
-			reports = append(reports, flowReport{s, topics, e.counters[f.Name].doubled.Load()})
+			reports = append(reports, flowReport{s, topics, part.counters.doubled.Load()})
 		}
 		return out, reports
 	}
-	for _, f := range flows {
+	out.Life = l.id
+	for _, f := range l.flows() {
 		problem := func(string) string { return "" }
 		if leading != nil {
 			problem = leading.problems(f.cfg().Name)
 		}
-		s, topics := f.describe(now, out.Life, owner, problem)
+		s, topics := f.describe(now, l, owner, problem)
 		out.Flows = append(out.Flows, s)
 		reports = append(reports, flowReport{s, topics, f.counters.doubled.Load()})
 	}
 	return out, reports
+}
+
+// obey follows the orders on every target until ctx ends; what it returns waits
+// for the end.
+func (e *Engine) obey(ctx context.Context) (wait func()) {
+	var following sync.WaitGroup
+	ctx, stop := context.WithCancel(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.spawn = func(run func(context.Context)) { following.Go(func() { run(ctx) }) }
+	for _, c := range e.controls {
+		e.spawn(c.Run)
+	}
+	return func() {
+		e.mu.Lock()
+		e.spawn = nil
+		e.mu.Unlock()
+		stop()
+		following.Wait()
+	}
+}
+
+// shareThrottles gives this instance its part of what a flow may read: as many
+// parts as there are instances that carry partitions of the flow.
+func (e *Engine) shareThrottles() {
+	config := e.config()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	carriers := map[string]map[string]struct{}{}
+	for p, owner := range e.owners {
+		if carriers[p.Flow] == nil {
+			carriers[p.Flow] = map[string]struct{}{}
+		}
+		carriers[p.Flow][owner] = struct{}{}
+	}
+	for _, f := range config.Flows {
+		share := int64(0)
+		if f.Throttle > 0 {
+			share = max(1, f.Throttle/int64(max(1, len(carriers[f.Name]))))
+		}
+		e.parts[f.Name].throttle.set(share)
+	}
+}
+
+func (e *Engine) part(flow string) *lasting {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.parts[flow]
 }
 
 // Status is this instance's view at this moment.
@@ -361,12 +390,16 @@ func (e *Engine) Status() Status {
 // Ready says whether this instance is a member and has seen both clusters of
 // every flow; without flows it is ready at once.
 func (e *Engine) Ready() bool {
-	if len(e.topology.Flows) == 0 {
+	if len(e.config().Flows) == 0 {
 		return true
 	}
 	e.mu.Lock()
-	flows := slices.Clone(e.flows)
+	l := e.life
 	e.mu.Unlock()
+	if l == nil {
+		return false
+	}
+	flows := l.flows()
 	for _, f := range flows {
 		select {
 		case <-f.prepared:
@@ -387,7 +420,7 @@ func (e *Engine) Incidents(since uint64) []Incident { return e.journal.since(sin
 // Groups returns where the groups of a flow stand, as the leader knows it; it is
 // not ok for an unknown flow. On an instance that does not lead it is empty.
 func (e *Engine) Groups(flow string) ([]checkpoint.GroupStatus, bool) {
-	if e.topology.Flow(flow) == nil {
+	if e.config().Flow(flow) == nil {
 		return nil, false
 	}
 	e.mu.Lock()
@@ -401,8 +434,10 @@ func (e *Engine) Groups(flow string) ([]checkpoint.GroupStatus, bool) {
 
 // buffered is how many bytes lie between sources and targets.
 func (e *Engine) buffered() (n int64) {
-	for _, b := range e.budgets {
-		n += b.inUse()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, part := range e.parts {
+		n += part.budget.inUse()
 	}
 	return n
 }

@@ -62,6 +62,9 @@ func (s *site) run() (*mirror.Engine, func()) {
 		}
 		clusters[c.Name] = k
 	}
+	if s.config.DataDir == topology.Default().DataDir {
+		s.config.DataDir = s.t.TempDir()
+	}
 	registry := prometheus.NewRegistry()
 	live := s.live
 	if live == nil {

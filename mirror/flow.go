@@ -32,7 +32,7 @@ type flow struct {
 	over           <-chan struct{} // closed when the membership was lost: nothing is waited for any more
 	throttle       *throttle       // outlives the life, as totals do
 	incidents      Journal         // knows the instance and the flow
-	verdicts       *verdicts       // what the operator accepted
+	orders         *control        // what operators paused and accepted
 	log            *slog.Logger
 
 	prepared chan struct{} // closed when the map topic is there

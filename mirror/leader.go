@@ -33,28 +33,9 @@ type leader struct {
 	assigned map[string]assignment
 }
 
-// lead holds the term until ctx ends.
-func (e *Engine) lead(ctx context.Context, fence uint64, flows []*flow) error {
-	l := &leader{
-		live: e.live, fence: fence, log: e.log, flows: flows,
-		syncs: map[string]*topicSync{}, group: map[string]*checkpoint.Syncer{},
-		changed: make(chan struct{}, 1), held: map[string]assignment{}, assigned: map[string]assignment{},
-	}
-	indexes := map[*kafka.Cluster]*checkpoint.Index{}
-	for _, f := range flows {
-		l.syncs[f.cfg().Name] = &topicSync{
-			flow: f.cfg(), source: f.source, target: f.target, discovery: f.discovery, log: f.log, problems: map[string]string{},
-		}
-		if indexes[f.target] == nil {
-			indexes[f.target] = checkpoint.NewIndex(f.target, e.log)
-		}
-		if f.cfg().GroupSync.Enabled || f.cfg().Checkpoints {
-			l.group[f.cfg().Name] = checkpoint.NewSyncer(f.cfg(), f.source, f.target, indexes[f.target], f.log)
-		}
-	}
-	e.mu.Lock()
-	e.leading, e.term = l, fence
-	e.mu.Unlock()
+// lead holds the term until ctx ends. A reload of mirror.yaml begins its work
+// anew: the flows may be others by then.
+func (e *Engine) lead(ctx context.Context, fence uint64, l *life) error {
 	e.metrics.terms.Inc()
 	e.log.Info("leading", slog.Uint64("term", fence))
 	defer func() {
@@ -62,9 +43,57 @@ func (e *Engine) lead(ctx context.Context, fence uint64, flows []*flow) error {
 		e.leading, e.term = nil, 0
 		e.mu.Unlock()
 	}()
+	for again := true; again && ctx.Err() == nil; {
+		e.mu.Lock()
+		reloaded := e.reloaded
+		e.mu.Unlock()
+		work, stop := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			select {
+			case <-reloaded:
+			case <-work.Done():
+			}
+			stop()
+		})
+		err := e.govern(work, fence, l.flows())
+		stop()
+		watching.Wait()
+		select {
+		case <-reloaded:
+		default: // the term is over, or this or another instance begins a new one
+			again = false
+			if err != nil && ctx.Err() == nil {
+				e.log.Error("the term ends", slog.Uint64("term", fence), slog.Any("error", err))
+			}
+		}
+	}
+	return nil
+}
 
-	term := ctx
-	g, ctx := errgroup.WithContext(term)
+// govern does a leader's work for these flows until ctx ends.
+func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error {
+	l := &leader{
+		live: e.live, fence: fence, log: e.log, flows: flows,
+		syncs: map[string]*topicSync{}, group: map[string]*checkpoint.Syncer{},
+		changed: make(chan struct{}, 1), held: map[string]assignment{}, assigned: map[string]assignment{},
+	}
+	indexes := map[*kafka.Cluster]*checkpoint.Index{}
+	for _, f := range flows {
+		cfg := f.cfg()
+		l.syncs[cfg.Name] = newTopicSync(f)
+		if indexes[f.target] == nil {
+			indexes[f.target] = checkpoint.NewIndex(f.target, e.log)
+		}
+		if cfg.GroupSync.Enabled || cfg.Checkpoints {
+			l.group[cfg.Name] = checkpoint.NewSyncer(cfg, f.source, f.target, indexes[f.target], f.log)
+		}
+	}
+	e.mu.Lock()
+	e.leading, e.term = l, fence
+	e.mu.Unlock()
+
+	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan struct{})
 	for _, f := range flows {
 		g.Go(func() error { l.syncs[f.cfg().Name].Run(ctx); return nil })
@@ -97,12 +126,9 @@ func (e *Engine) lead(ctx context.Context, fence uint64, flows []*flow) error {
 		case <-ctx.Done():
 			return nil
 		}
-		return l.govern(ctx)
+		return l.place(ctx)
 	})
-	if err := g.Wait(); err != nil && term.Err() == nil { // this or another instance begins a new term
-		e.log.Error("the term ends", slog.Uint64("term", fence), slog.Any("error", err))
-	}
-	return nil
+	return g.Wait()
 }
 
 // after runs a part that needs the map topic, once it is there, again and again
@@ -155,9 +181,9 @@ func (l *leader) noteMembers(members, held map[string][]byte) {
 	poke(l.changed)
 }
 
-// govern places partitions until ctx ends. What is published already (by this
+// place places partitions until ctx ends. What is published already (by this
 // term or those before it) is where it begins.
-func (l *leader) govern(ctx context.Context) error {
+func (l *leader) place(ctx context.Context) error {
 	published, err := l.live.Assignments(ctx)
 	if err != nil {
 		return fmt.Errorf("read the assignments: %w", err)
@@ -202,7 +228,18 @@ func (l *leader) round(ctx context.Context) error {
 			current[p] = id
 		}
 	}
-	for id, a := range grant(members, place(members, partitions, current), assigned, held) {
+	granted := grant(members, place(members, partitions, current), assigned, held)
+	paths := map[string]string{}
+	for _, f := range l.flows {
+		paths[f.cfg().Name] = dataPath(f.cfg())
+	}
+	for id, a := range assigned { // also whose partitions stay as they are
+		if _, ok := granted[id]; !ok && !maps.Equal(a.Paths, paths) {
+			granted[id] = assignment{Version: max(a.Version, held[id].Version) + 1, Partitions: a.Partitions}
+		}
+	}
+	for id, a := range granted {
+		a.Paths = paths
 		if err := l.live.Publish(ctx, l.fence, id, a.encode()); err != nil {
 			return fmt.Errorf("publish the assignment of %s: %w", id, err)
 		}

@@ -112,7 +112,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("buffer_bytes", float64(c.engine.buffered()))
 	for _, f := range flows {
 		name := f.status.Name
-		gauge("flow_up", flag(f.status.State == stateMirroring), name)
+		gauge("flow_up", flag(f.status.State == stateMirroring || f.status.State == statePaused), name)
 		count("doubled_records_total", f.doubled, name)
 		for _, t := range f.topics {
 			topic := t.status.Source
@@ -127,7 +127,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			}
 			gauge("lag_records", float64(t.status.LagRecords), name, topic)
 			gauge("lag_seconds", t.status.LagSeconds, name, topic)
-			for _, state := range []string{stateStarting, stateMirroring, stateWaiting, stateStopped} {
+			for _, state := range []string{stateStarting, stateMirroring, stateWaiting, stateStopped, statePaused} {
 				gauge("partitions", float64(t.states[state]), name, topic, state)
 			}
 		}

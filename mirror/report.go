@@ -38,9 +38,9 @@ func newFlowStatus(f *topology.Flow) FlowStatus {
 
 // describe shows a flow as this life carries it. owner tells who has a
 // partition that this instance has not.
-func (f *flow) describe(now time.Time, self string, owner func(partitionID) string, problem func(topic string) string) (FlowStatus, []topicReport) {
+func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, problem func(topic string) string) (FlowStatus, []topicReport) {
 	out := newFlowStatus(f.cfg())
-	out.Error = cmp.Or(f.discovery.state.get(), f.trouble.get())
+	out.Error = cmp.Or(l.disagreement(f), f.discovery.state.get(), f.trouble.get(), f.orders.state.get())
 	w := f.discovery.current.Load()
 	if w == nil {
 		return out, nil
@@ -55,30 +55,41 @@ func (f *flow) describe(now time.Time, self string, owner func(partitionID) stri
 	f.mu.Unlock()
 
 	reports := make([]topicReport, 0, len(w.topics))
-	bad, starting := 0, 0
+	bad, starting, paused, all := 0, 0, 0, 0
 	for _, pair := range w.topics {
 		r := newTopicReport(pair.source.Name, pair.targetName)
 		r.status.Error = cmp.Or(pair.problem, problem(pair.source.Name))
 		running := newLaneStats()
+		pause := f.paused(pair.source.Name)
+		all += len(pair.source.Partitions)
 		for n := range pair.source.Partitions {
 			id := partitionID{f.cfg().Name, pair.source.Name, int32(n)}
 			p := PartitionStatus{Partition: int32(n), State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagSeconds: -1}
 			if t := tenures[id]; t != nil {
-				p.Owner = self
+				p.Owner = l.id
 				running.add(t.describe(now, &p))
 				r.states[p.State]++
 				r.status.LagRecords += max(0, p.LagRecords)
 				r.status.LagSeconds = max(r.status.LagSeconds, p.LagSeconds)
 			} else {
 				p.Owner = owner(id)
-				if p.Owner != "" {
+				switch {
+				case pause != "":
+					p.State, p.Error = statePaused, pause
+				case p.Owner != "" && p.Owner != l.id:
 					p.State = stateMirroring
+				}
+				if p.Owner == l.id || p.Owner == "" && l.holds(id) {
+					p.Owner = l.id
+					r.states[p.State]++
 				}
 			}
 			if p.State == stateStopped || p.State == stateWaiting && p.Owner != "" {
 				bad++
 			}
-			if p.State == stateStarting || p.Owner == "" {
+			if p.State == statePaused {
+				paused++
+			} else if p.State == stateStarting || p.Owner == "" {
 				starting++
 			}
 			r.status.Partitions = append(r.status.Partitions, p)
@@ -102,6 +113,8 @@ func (f *flow) describe(now time.Time, self string, owner func(partitionID) stri
 		out.State = "degraded"
 	case starting > 0 && len(tenures) == 0:
 		out.State = stateStarting
+	case paused > 0 && paused == all:
+		out.State = statePaused
 	default:
 		out.State = stateMirroring
 	}

@@ -37,7 +37,7 @@ type FlowStatus struct {
 	From   string `json:"from"`
 	To     string `json:"to"`
 	Naming string `json:"naming"`
-	// State is "starting", "mirroring" or "degraded".
+	// State is "starting", "mirroring", "degraded" or, with all of it, "paused".
 	State            string        `json:"state"`
 	Error            string        `json:"error,omitempty"`
 	Records          uint64        `json:"records"`
@@ -71,7 +71,8 @@ type PartitionStatus struct {
 	Partition int32 `json:"partition"`
 	// Owner is the life that mirrors the partition, empty while nobody does.
 	Owner string `json:"owner"`
-	// State is "starting", "mirroring", "waiting" or "stopped".
+	// State is "starting", "mirroring", "waiting", "stopped" or "paused"; Error
+	// says why, for a paused one by whom.
 	State      string  `json:"state"`
 	Error      string  `json:"error,omitempty"`
 	Position   int64   `json:"position"`

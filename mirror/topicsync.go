@@ -25,13 +25,20 @@ const configsEvery = 4 * time.Second
 // extended when the source grows, configs repaired when they drift. It never
 // deletes a topic nor takes partitions away. Only the leader runs it.
 type topicSync struct {
-	flow           *topology.Flow
+	flow           func() *topology.Flow // as mirror.yaml has it now
 	source, target *kafka.Cluster
 	discovery      *discovery
+	incidents      Journal
 	log            *slog.Logger
 
 	mu       sync.Mutex        // guards problems
 	problems map[string]string // by source topic: what could not be done
+}
+
+func newTopicSync(f *flow) *topicSync {
+	return &topicSync{
+		flow: f.cfg, source: f.source, target: f.target, discovery: f.discovery, incidents: f.incidents, log: f.log, problems: map[string]string{},
+	}
 }
 
 // Run keeps step until ctx ends.
@@ -42,7 +49,7 @@ func (s *topicSync) Run(ctx context.Context) {
 	for {
 		if w := s.discovery.current.Load(); w != nil {
 			s.topics(ctx, w)
-			if s.flow.Configs.Sync && time.Since(compared) >= configsEvery {
+			if s.flow().Configs.Sync && time.Since(compared) >= configsEvery {
 				compared = time.Now()
 				s.configs(ctx, w)
 			}
@@ -121,8 +128,8 @@ func (s *topicSync) create(ctx context.Context, w *world, missing []*topicPair) 
 // replication is the flow's replication factor, or the source topic's as far as
 // the target has brokers.
 func (s *topicSync) replication(pair *topicPair, brokers int) int16 {
-	if s.flow.ReplicationFactor != 0 {
-		return s.flow.ReplicationFactor
+	if s.flow().ReplicationFactor != 0 {
+		return s.flow().ReplicationFactor
 	}
 	factor := 1
 	for _, p := range pair.source.Partitions {
@@ -135,7 +142,7 @@ func (s *topicSync) replication(pair *topicPair, brokers int) int16 {
 func (s *topicSync) wanted(source map[string]kafka.ConfigEntry) map[string]string {
 	out := map[string]string{}
 	for name, c := range source {
-		if isTopicOverride(c) && s.flow.CopiesConfig(name) {
+		if isTopicOverride(c) && s.flow().CopiesConfig(name) {
 			out[name] = c.Value
 		}
 	}
@@ -154,7 +161,7 @@ func isTopicOverride(c kafka.ConfigEntry) bool {
 func (s *topicSync) drift(source, target map[string]kafka.ConfigEntry) (set map[string]string, remove []string) {
 	set = s.wanted(source)
 	for name, c := range target {
-		if !isTopicOverride(c) || !s.flow.CopiesConfig(name) {
+		if !isTopicOverride(c) || !s.flow().CopiesConfig(name) {
 			continue
 		}
 		if want, ok := set[name]; !ok {

@@ -55,7 +55,8 @@ func TestLookPairsTopics(t *testing.T) {
 }
 
 func TestConfigDrift(t *testing.T) {
-	s := &topicSync{flow: flowOf(t, nil)}
+	flow := flowOf(t, nil)
+	s := &topicSync{flow: func() *topology.Flow { return flow }}
 	set := func(v string) kafka.ConfigEntry { return kafka.ConfigEntry{Value: v, Source: dynamicTopicConfig} }
 	standard := func(v string) kafka.ConfigEntry { return kafka.ConfigEntry{Value: v, Source: 5, Default: true} }
 	change, remove := s.drift(
