@@ -23,8 +23,8 @@ import (
 // several requests of one connection may wait for the disk together. acks=0
 // gets no response; an error then closes the connection. Exactly one batch of
 // magic 2 per partition; others are INVALID_RECORD. Internal topics take
-// records from Kafka's admin client only. Transactional batches are refused
-// with INVALID_TXN_STATE, because this node has no transactions.
+// records from Kafka's admin client only. A transactional batch must belong to
+// the transaction of the request's transactional id (produce_verify.go).
 //
 // Version notes:
 //   - v3: record batches of magic 2 only (KIP-98)
@@ -33,7 +33,8 @@ import (
 //   - v8: per-record errors (KIP-467)
 //   - v9: flexible
 //   - v10: current leader on NOT_LEADER_OR_FOLLOWER (KIP-951); a single node has no other
-//   - v12: implicit partition addition for transactions (KIP-890)
+//   - v11: TRANSACTION_ABORTABLE (KIP-890), INVALID_TXN_STATE before
+//   - v12: writing to a partition adds it to the transaction (KIP-890)
 //   - v13: topics by id (KIP-516)
 
 // adminClientID is the client id with which Kafka itself writes to internal topics.
@@ -50,7 +51,7 @@ type durableWait struct {
 	at   [2]int // topic and partition in the response
 }
 
-func (n *Node) produce(_ context.Context, r *request) error {
+func (n *Node) produce(ctx context.Context, r *request) error {
 	q := &r.conn.produce
 	if err := q.decode(r.Version, r.body); err != nil {
 		return fmt.Errorf("decode Produce version %d: %w", r.Version, err)
@@ -60,6 +61,7 @@ func (n *Node) produce(_ context.Context, r *request) error {
 	entries := make([]kmsg.ProduceResponseTopicPartition, len(q.partitions))
 	waits := make([]durableWait, 0, len(q.partitions))
 	failed := false
+	verdicts := n.verifyProduced(ctx, r, q)
 	for i, t := range q.topics {
 		rt := &resp.Topics[i]
 		topic, unknown := n.topicFor(r.Version >= 13, t.name, t.id)
@@ -80,7 +82,11 @@ func (n *Node) produce(_ context.Context, r *request) error {
 			var appended storage.AppendResult
 			err := unknown
 			if err == nil {
-				log, appended, err = n.appendProduced(r, q, topic, p)
+				var verdict verified
+				if verdicts != nil {
+					verdict = verdicts[t.first+j]
+				}
+				log, appended, err = n.appendProduced(r, q, topic, p, verdict)
 			}
 			if err != nil {
 				failed = true
@@ -139,7 +145,7 @@ func awaitDurable(ctx context.Context, r *request, resp *kmsg.ProduceResponse, w
 }
 
 // appendProduced appends one partition's records.
-func (n *Node) appendProduced(r *request, q *produceRequest, topic *replica.Topic, p producePartition) (*storage.Log, storage.AppendResult, error) {
+func (n *Node) appendProduced(r *request, q *produceRequest, topic *replica.Topic, p producePartition, v verified) (*storage.Log, storage.AppendResult, error) {
 	var none storage.AppendResult
 	batch, err := producedBatch(r.Version, p.records)
 	if err != nil {
@@ -155,10 +161,13 @@ func (n *Node) appendProduced(r *request, q *produceRequest, topic *replica.Topi
 	if err != nil {
 		return nil, none, err
 	}
-	if batch.IsTransactional() {
-		return nil, none, &kafkaError{kerr.InvalidTxnState.Code, "this cluster has no transactions"}
+	switch {
+	case batch.IsTransactional() && q.transactionalID == nil:
+		return nil, none, &kafkaError{code: kerr.TransactionalIDAuthorizationFailed.Code}
+	case v.err != nil:
+		return nil, none, v.err
 	}
-	appended, err := log.Append(batch, epoch, storage.AppendOptions{FromClient: true, InflateLimit: n.limits.InflateBytes})
+	appended, err := log.Append(batch, epoch, storage.AppendOptions{FromClient: true, Verified: v.guard, InflateLimit: n.limits.InflateBytes})
 	return log, appended, err
 }
 

@@ -14,8 +14,9 @@ import (
 
 // Fetch: v4-18
 //
-// Behavior: reads up to the high watermark; without transactions the last
-// stable offset is the same. Parks until MinBytes are there or MaxWait has
+// Behavior: reads up to the high watermark, or with read_committed up to the
+// last stable offset, and then tells which transactions in what it read were
+// aborted. Parks until MinBytes are there or MaxWait has
 // passed, woken by the high watermarks of the partitions asked for; an error or
 // a diverging epoch answers at once. The first batch comes whole even when it
 // is larger than every limit. Records go from the segment to the socket by
@@ -35,6 +36,8 @@ import (
 //   - v16: leader endpoints on NOT_LEADER_OR_FOLLOWER (KIP-951); a single node has no other
 //   - v17, v18: for followers of other brokers
 
+const readCommitted = 1 // an isolation level
+
 // fetched is what one partition's entry in the response says.
 type fetched struct {
 	partition *fetchPartition
@@ -42,7 +45,9 @@ type fetched struct {
 
 	code                    int16
 	highWatermark, logStart int64 // -1 with an error
-	divergingEpoch          int32 // -1: the client's log agrees with ours
+	lastStable              int64
+	aborted                 []storage.AbortedTransaction // only for read_committed
+	divergingEpoch          int32                        // -1: the client's log agrees with ours
 	divergingEnd            int64
 	leader, leaderEpoch     int32 // told when the client's epoch is wrong; -1 otherwise
 	slice                   storage.Slice
@@ -88,7 +93,7 @@ func (n *Node) fetch(ctx context.Context, r *request) error {
 	}
 	n.sessions.establish(session, req, r.started)
 
-	resp := &fetchResponse{version: r.Version, sessionID: session.id, committed: req.IsolationLevel == 1}
+	resp := &fetchResponse{version: r.Version, sessionID: session.id, committed: req.IsolationLevel == readCommitted}
 	for i := range f.results {
 		e := &f.results[i]
 		r.note(e.code)
@@ -144,11 +149,11 @@ func (n *Node) readFetch(ctx context.Context, req *kmsg.FetchRequest, session *f
 func (n *Node) collect(req *kmsg.FetchRequest, session *fetchSession, f *fetchReader) {
 	left := int(min(req.MaxBytes, n.limits.FetchBytes))
 	for p := session.first; p != nil; p = p.next {
-		f.results = append(f.results, fetched{partition: p, highWatermark: -1, logStart: -1, divergingEpoch: -1, leader: -1, leaderEpoch: -1})
+		f.results = append(f.results, fetched{partition: p, highWatermark: -1, logStart: -1, lastStable: -1, divergingEpoch: -1, leader: -1, leaderEpoch: -1})
 		e := &f.results[len(f.results)-1]
 		if err := n.collectOne(req, session, f, e, left); err != nil {
 			e.code, _ = errorCode(err)
-			e.highWatermark, e.logStart = -1, -1
+			e.highWatermark, e.logStart, e.lastStable = -1, -1, -1
 			f.at = true
 		}
 		left = max(0, left-e.bytes)
@@ -182,13 +187,17 @@ func (n *Node) collectOne(req *kmsg.FetchRequest, session *fetchSession, f *fetc
 		}
 		if at < p.fetchedEpoch || end < p.offset {
 			e.divergingEpoch, e.divergingEnd = at, end
-			e.highWatermark, e.logStart = log.HighWatermark(), log.Start()
+			e.highWatermark, e.logStart, e.lastStable = log.HighWatermark(), log.Start(), log.LastStableOffset()
 			f.at = true
 			return nil
 		}
 	}
-	end := log.HighWatermark()
-	e.highWatermark, e.logStart = end, log.Start()
+	e.lastStable = log.LastStableOffset() // first, so that it is not above the high watermark
+	e.highWatermark, e.logStart = log.HighWatermark(), log.Start()
+	end := e.highWatermark
+	if req.IsolationLevel == readCommitted {
+		end = e.lastStable
+	}
 	if p.offset < e.logStart || p.offset > log.End() {
 		return refuse(kerr.OffsetOutOfRange, "")
 	}
@@ -201,7 +210,7 @@ func (n *Node) collectOne(req *kmsg.FetchRequest, session *fetchSession, f *fetc
 	if p.offset >= end || limit <= 0 && !minOne {
 		return nil
 	}
-	slice, err := log.Read(p.offset, max(limit, 0), minOne, end)
+	slice, aborted, err := readIsolated(log, p.offset, max(limit, 0), minOne, req.IsolationLevel == readCommitted, end)
 	if err != nil {
 		return err
 	}
@@ -209,8 +218,21 @@ func (n *Node) collectOne(req *kmsg.FetchRequest, session *fetchSession, f *fetc
 		slice.Release()
 		return nil
 	}
-	e.slice, e.bytes = slice, slice.Len
+	e.slice, e.bytes, e.aborted = slice, slice.Len, aborted
+	if req.IsolationLevel == readCommitted { // it may have moved: what is told covers what is sent
+		e.lastStable = log.LastStableOffset()
+		e.highWatermark = log.HighWatermark()
+	}
 	return nil
+}
+
+// readIsolated reads up to the last stable offset, or else up to end.
+func readIsolated(log *storage.Log, offset int64, limit int, minOne, committed bool, end int64) (storage.Slice, []storage.AbortedTransaction, error) {
+	if committed {
+		return log.ReadCommitted(offset, limit, minOne)
+	}
+	slice, err := log.Read(offset, limit, minOne, end)
+	return slice, nil, err
 }
 
 // checkEpoch compares the leader epoch a client knows with ours (KIP-320).

@@ -10,14 +10,14 @@ import (
 // ListOffsets: v1-11
 //
 // Behavior: the offset of a point in time, or one of the special ones: -1
-// latest (the high watermark), -2 earliest, -3 the record with the largest
+// latest (the high watermark; the last stable offset for read_committed), -2 earliest, -3 the record with the largest
 // timestamp, -4 earliest local (the earliest: nothing is tiered), -5 last
 // tiered and -6 earliest pending upload (none: -1). A time beyond the last
 // record answers offset -1 and timestamp -1. A partition asked for twice is
 // INVALID_REQUEST.
 //
 // Version notes:
-//   - v2: isolation level (KIP-98); without transactions both read the same
+//   - v2: isolation level (KIP-98)
 //   - v4: leader epochs (KIP-320)
 //   - v6: flexible
 //   - v7: -3 (KIP-734)
@@ -73,7 +73,7 @@ func (n *Node) listOffsets(_ context.Context, r *request, req *kmsg.ListOffsetsR
 			if twice[partitionKey{topic: t.Topic, partition: p.Partition}] {
 				err = refuse(kerr.InvalidRequest, "")
 			} else {
-				err = n.listOffset(req.Version, t.Topic, p, &rp)
+				err = n.listOffset(req.Version, req.IsolationLevel == readCommitted, t.Topic, p, &rp)
 			}
 			rp.ErrorCode = r.fail(err)
 			rt.Partitions = append(rt.Partitions, rp)
@@ -83,7 +83,7 @@ func (n *Node) listOffsets(_ context.Context, r *request, req *kmsg.ListOffsetsR
 	return resp, nil
 }
 
-func (n *Node) listOffset(version int16, topicName string, p *kmsg.ListOffsetsRequestTopicPartition, rp *kmsg.ListOffsetsResponseTopicPartition) error {
+func (n *Node) listOffset(version int16, committed bool, topicName string, p *kmsg.ListOffsetsRequestTopicPartition, rp *kmsg.ListOffsetsResponseTopicPartition) error {
 	topic, err := n.topicFor(false, topicName, [16]byte{})
 	if err != nil {
 		return err
@@ -98,9 +98,13 @@ func (n *Node) listOffset(version int16, topicName string, p *kmsg.ListOffsetsRe
 	if p.Timestamp < 0 && (version < oldestListOffsets(p.Timestamp) || p.Timestamp < earliestPendingTimestamp) {
 		return refuse(kerr.UnsupportedVersion, "")
 	}
+	end := log.HighWatermark()
+	if committed {
+		end = log.LastStableOffset()
+	}
 	switch p.Timestamp {
 	case latestTimestamp:
-		rp.Offset, rp.LeaderEpoch = log.HighWatermark(), epoch
+		rp.Offset, rp.LeaderEpoch = end, epoch
 	case earliestTimestamp, earliestLocalTimestamp:
 		rp.Offset = log.Start()
 		rp.LeaderEpoch = log.EpochAt(rp.Offset)
@@ -110,7 +114,7 @@ func (n *Node) listOffset(version int16, topicName string, p *kmsg.ListOffsetsRe
 		if err != nil {
 			return err
 		}
-		if found && offset < log.HighWatermark() {
+		if found && offset < end {
 			rp.Offset, rp.Timestamp, rp.LeaderEpoch = offset, timestamp, log.EpochAt(offset)
 		}
 	default:
@@ -118,7 +122,7 @@ func (n *Node) listOffset(version int16, topicName string, p *kmsg.ListOffsetsRe
 		if err != nil {
 			return err
 		}
-		if found && offset < log.HighWatermark() {
+		if found && offset < end {
 			rp.Offset, rp.Timestamp, rp.LeaderEpoch = offset, timestamp, log.EpochAt(offset)
 		}
 	}

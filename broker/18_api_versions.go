@@ -6,13 +6,16 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"kmirror/broker/coordinator"
 )
 
 // ApiVersions: v0-4
 //
-// Behavior: lists what the dispatch table holds, and the finalized features.
-// Transactions (transaction.version) and KIP-848 groups (group.version) are not
-// offered, so they are not among the features.
+// Behavior: lists what the dispatch table holds, and the finalized features:
+// metadata.version, and transaction.version, by which producers choose their
+// dialect (KIP-890). KIP-848 groups (group.version) are not offered, so they
+// are not among the features.
 //
 // Version notes:
 //   - any other version: UNSUPPORTED_VERSION in the v0 layout with the range of
@@ -27,6 +30,19 @@ const metadataVersion = 29
 // oldestMetadataVersion is the oldest one that Kafka 4.2 supports (3.3-IV3).
 const oldestMetadataVersion = 7
 
+// feature is one that the node finalizes, and the oldest level of it that Kafka supports.
+type feature struct {
+	name          string
+	oldest, level int16
+}
+
+func features() []feature {
+	return []feature{
+		{"metadata.version", oldestMetadataVersion, metadataVersion},
+		{"transaction.version", 0, coordinator.TransactionVersion2},
+	}
+}
+
 func (n *Node) apiVersions(_ context.Context, r *request, req *kmsg.ApiVersionsRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	if r.Version >= 3 && (!n.softwareName.MatchString(req.ClientSoftwareName) || !n.softwareName.MatchString(req.ClientSoftwareVersion)) {
@@ -40,12 +56,16 @@ func (n *Node) apiVersions(_ context.Context, r *request, req *kmsg.ApiVersionsR
 			resp.ApiKeys = append(resp.ApiKeys, k)
 		}
 	}
-	supported := kmsg.NewApiVersionsResponseSupportedFeature()
-	supported.Name, supported.MinVersion, supported.MaxVersion = "metadata.version", oldestMetadataVersion, metadataVersion
-	resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
-	finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
-	finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = "metadata.version", metadataVersion, metadataVersion
-	resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
+	for _, f := range features() {
+		if f.oldest > 0 || r.Version >= 4 {
+			supported := kmsg.NewApiVersionsResponseSupportedFeature()
+			supported.Name, supported.MinVersion, supported.MaxVersion = f.name, f.oldest, f.level
+			resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+		}
+		finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
+		finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = f.name, f.level, f.level
+		resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
+	}
 	resp.FinalizedFeaturesEpoch = 0
 	return resp, nil
 }

@@ -34,8 +34,16 @@ func TestApiVersions(t *testing.T) {
 			}
 		}
 		for _, f := range resp.FinalizedFeatures {
-			if f.Name == "transaction.version" || f.Name == "group.version" {
+			if f.Name == "group.version" {
 				t.Errorf("%s is finalized, but not offered", f.Name)
+			}
+			if f.Name == "transaction.version" && f.MaxVersionLevel != 2 {
+				t.Errorf("transaction.version is %d", f.MaxVersionLevel)
+			}
+		}
+		for _, f := range resp.SupportedFeatures {
+			if version == 3 && f.MinVersion == 0 {
+				t.Errorf("version 3 lists %s with a minimum of 0 (KAFKA-17011)", f.Name)
 			}
 		}
 		if version >= 3 && (resp.FinalizedFeaturesEpoch < 0 || len(resp.FinalizedFeatures) == 0) {

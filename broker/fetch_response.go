@@ -22,7 +22,7 @@ type fetchResponse struct {
 	version   int16
 	code      int16
 	sessionID int32
-	committed bool // read_committed: the list of aborted transactions is empty, not null
+	committed bool // read_committed: the list of aborted transactions is not null
 	entries   []*fetched
 }
 
@@ -76,15 +76,23 @@ func (f *fetchResponse) appendEntry(dst []byte, e *fetched) (_ []byte, mark int)
 	dst = kbin.AppendInt32(dst, e.partition.key.partition)
 	dst = kbin.AppendInt16(dst, e.code)
 	dst = kbin.AppendInt64(dst, e.highWatermark)
-	dst = kbin.AppendInt64(dst, e.highWatermark) // last stable offset
+	dst = kbin.AppendInt64(dst, e.lastStable)
 	if f.version >= 5 {
 		dst = kbin.AppendInt64(dst, e.logStart)
 	}
-	aborted := 0
-	if !f.committed || e.code != 0 {
-		aborted = -1 // null
+	aborted := e.aborted
+	if f.committed && e.code == 0 {
+		dst = appendArrayLen(dst, len(aborted), flexible)
+	} else {
+		dst, aborted = appendArrayLen(dst, -1, flexible), nil // null
 	}
-	dst = appendArrayLen(dst, aborted, flexible)
+	for _, a := range aborted {
+		dst = kbin.AppendInt64(dst, a.ProducerID)
+		dst = kbin.AppendInt64(dst, a.FirstOffset)
+		if flexible {
+			dst = append(dst, 0)
+		}
+	}
 	if f.version >= 11 {
 		dst = kbin.AppendInt32(dst, -1) // preferred read replica
 	}

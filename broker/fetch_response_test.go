@@ -7,6 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"kmirror/broker/storage"
 )
 
 // The response is encoded by hand; kmsg, which decodes it, is the judge.
@@ -15,7 +17,7 @@ func TestFetchResponseReadsBackInEveryVersion(t *testing.T) {
 	entry := func(topic string, id [16]byte, partition int32, records string) *fetched {
 		return &fetched{
 			partition: &fetchPartition{key: partitionKey{topic: topic, id: id, partition: partition}}, topic: topic,
-			highWatermark: 10, logStart: 3, divergingEpoch: -1, leader: -1, leaderEpoch: -1, bytes: len(records),
+			highWatermark: 10, logStart: 3, lastStable: 8, divergingEpoch: -1, leader: -1, leaderEpoch: -1, bytes: len(records),
 		}
 	}
 	records := []string{"first", "", "", "", "last, and a longer one"}
@@ -24,7 +26,9 @@ func TestFetchResponseReadsBackInEveryVersion(t *testing.T) {
 	failed.leader, failed.leaderEpoch = 7, 4
 	diverged := entry("b", b, 0, "")
 	diverged.divergingEpoch, diverged.divergingEnd = 2, 99
-	entries := []*fetched{entry("a", a, 0, records[0]), failed, diverged, entry("b", b, 3, ""), entry("a", a, 2, records[4])}
+	of := entry("a", a, 0, records[0])
+	of.aborted = []storage.AbortedTransaction{{ProducerID: 5, FirstOffset: 6}, {ProducerID: 7, FirstOffset: 4}}
+	entries := []*fetched{of, failed, diverged, entry("b", b, 3, ""), entry("a", a, 2, records[4])}
 
 	for version := int16(4); version <= 18; version++ {
 		resp := &fetchResponse{version: version, sessionID: 77, committed: version%2 == 0, entries: entries}
@@ -51,6 +55,18 @@ func TestFetchResponseReadsBackInEveryVersion(t *testing.T) {
 		first, bad := got.Topics[0].Partitions[0], got.Topics[0].Partitions[1]
 		if string(first.RecordBatches) != records[0] || first.HighWatermark != 10 || bad.ErrorCode != failed.code {
 			t.Errorf("version %d: %+v, %+v", version, first, bad)
+		}
+		aborted := of.aborted
+		if !resp.committed {
+			aborted = nil
+		}
+		if len(first.AbortedTransactions) != len(aborted) || first.LastStableOffset != 8 {
+			t.Errorf("version %d: last stable %d, aborted %+v", version, first.LastStableOffset, first.AbortedTransactions)
+		}
+		for i, tx := range aborted {
+			if got := first.AbortedTransactions[i]; got.ProducerID != tx.ProducerID || got.FirstOffset != tx.FirstOffset {
+				t.Errorf("version %d: aborted %+v, want %+v", version, got, tx)
+			}
 		}
 		if string(got.Topics[2].Partitions[0].RecordBatches) != records[4] {
 			t.Errorf("version %d: records of the last entry: %q", version, got.Topics[2].Partitions[0].RecordBatches)

@@ -70,7 +70,7 @@ func TestProduceRefusals(t *testing.T) {
 		{"magic 0", "t", changed(func(b wire.Batch) { b[16] = 0 }), kerr.InvalidRecord},
 		{"magic 1", "t", changed(func(b wire.Batch) { b[16] = 1 }), kerr.InvalidRecord},
 		{"a base offset", "t", changed(func(b wire.Batch) { b.SetBaseOffset(5) }), kerr.InvalidRecord},
-		{"a transaction", "t", encoded(transactional), kerr.InvalidTxnState},
+		{"a transaction without an id", "t", encoded(transactional), kerr.TransactionalIDAuthorizationFailed},
 		{"a marker", "t", encoded(control), kerr.InvalidRecord},
 		{"an unknown topic", "unknown", good, kerr.UnknownTopicOrPartition},
 		{"no key in a compacted topic", "compacted", keyless, kerr.InvalidRecord},

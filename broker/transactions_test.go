@@ -31,13 +31,18 @@ func (p *producer) init() {
 	p.c.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) { // as clients do
 		resp := ask[*kmsg.InitProducerIDResponse](p.c, 5, p.initRequest())
-		if resp.ErrorCode == kerr.ConcurrentTransactions.Code && time.Now().Before(deadline) {
+		if passes(resp.ErrorCode) && time.Now().Before(deadline) {
 			continue
 		}
 		wantCode(p.c.t, "init "+p.txn, resp.ErrorCode, nil)
 		p.id, p.epoch = resp.ProducerID, resp.ProducerEpoch
 		return
 	}
+}
+
+// passes tells of an error that clients answer by asking again.
+func passes(code int16) bool {
+	return code == kerr.ConcurrentTransactions.Code || code == kerr.CoordinatorLoadInProgress.Code
 }
 
 func (p *producer) initRequest() *kmsg.InitProducerIDRequest {
@@ -61,7 +66,7 @@ func (p *producer) add(topic string, partitions ...int32) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		resp := ask[*kmsg.AddPartitionsToTxnResponse](p.c, 3, p.addRequest(topic, partitions...))
 		code := resp.Topics[0].Partitions[0].ErrorCode
-		if code == kerr.ConcurrentTransactions.Code && time.Now().Before(deadline) {
+		if passes(code) && time.Now().Before(deadline) {
 			continue
 		}
 		wantCode(p.c.t, "add "+topic, code, nil)
