@@ -281,7 +281,10 @@ func (l *leader) partitions() (all []partitionID, complete bool) {
 }
 
 func (l *leader) problems(flow string) func(topic string) string {
-	return l.syncs[flow].problem
+	if s := l.syncs[flow]; s != nil {
+		return s.problem
+	}
+	return func(string) string { return "" } // the flow is new, and this term has not begun again yet
 }
 
 func (l *leader) groups(flow string) []checkpoint.GroupStatus {
