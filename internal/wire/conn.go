@@ -177,7 +177,12 @@ func (c *Conn) Send(key, version int16, body net.Buffers, o SendOptions) (*Call,
 	}
 	defer func() { <-c.writing }()
 
-	call := &Call{key: key, version: version, correlation: c.out.nextCorrelation(), alloc: o.Alloc, done: make(chan struct{})}
+	call := o.Call
+	if call == nil {
+		call = &Call{done: make(chan struct{})}
+	}
+	call.key, call.version, call.correlation, call.alloc = key, version, c.out.nextCorrelation(), o.Alloc
+	call.body, call.err = nil, nil
 	if !o.NoResponse {
 		if err := c.enqueue(call); err != nil {
 			return nil, err

@@ -13,23 +13,29 @@ import (
 )
 
 // readBuffer holds small responses whole; large bodies go past it into their
-// own buffers.
-const readBuffer = 16 << 10
+// own buffers, but for the little that came with their first bytes.
+const readBuffer = 4 << 10
+
+// lowWater is how much of a body should have arrived before its reader is woken
+// to take it, where the system can do that: a wake-up and a read for each of the
+// few packets that arrive at a time cost more than the copy itself.
+const lowWater = 1 << 20
 
 // read is the reader goroutine: it hands responses to their calls until the
 // connection ends.
 func (c *Conn) read() {
 	defer close(c.joined)
-	in := bufio.NewReaderSize(&patientReader{c: c}, readBuffer)
+	line := &patientReader{c: c, mark: newLowWaterMark(c.nc)}
+	in := bufio.NewReaderSize(line, readBuffer)
 	for {
-		if err := c.readResponse(in); err != nil {
+		if err := c.readResponse(in, line); err != nil {
 			c.fail(err)
 			return
 		}
 	}
 }
 
-func (c *Conn) readResponse(in *bufio.Reader) error {
+func (c *Conn) readResponse(in *bufio.Reader, line *patientReader) error {
 	prefix, err := in.Peek(8)
 	if err != nil {
 		return c.readFault(err, len(prefix) > 0)
@@ -54,7 +60,7 @@ func (c *Conn) readResponse(in *bufio.Reader) error {
 			return c.readFault(err, true)
 		}
 	}
-	body, err := readBody(in, n, call.alloc)
+	body, err := readBody(in, line, n, call.alloc)
 	if err != nil {
 		return c.readFault(err, true)
 	}
@@ -66,7 +72,7 @@ func (c *Conn) readResponse(in *bufio.Reader) error {
 
 // readBody reads n bytes into a buffer from alloc, or into one that grows as
 // they arrive.
-func readBody(in io.Reader, n int, alloc func(int) []byte) ([]byte, error) {
+func readBody(in *bufio.Reader, line *patientReader, n int, alloc func(int) []byte) ([]byte, error) {
 	if alloc == nil {
 		return readGrowing(in, nil, n)
 	}
@@ -75,13 +81,20 @@ func readBody(in io.Reader, n int, alloc func(int) []byte) ([]byte, error) {
 		body = make([]byte, n)
 	}
 	body = body[:n]
-	_, err := io.ReadFull(in, body)
-	return body, err
+	first, err := in.Read(body[:min(n, in.Buffered())])
+	if err != nil {
+		return body, err
+	}
+	return body, line.fill(body[first:])
 }
 
 // discardTags skips the tagged fields of a response header v1 and returns how
 // many of the n bytes of the response are left.
 func discardTags(in *bufio.Reader, n int) (int, error) {
+	if none, err := in.Peek(1); err == nil && n > 0 && none[0] == 0 { // nearly always
+		_, err = in.Discard(1)
+		return n - 1, err
+	}
 	limited := &countedBytes{in: in, left: n}
 	count, err := binary.ReadUvarint(limited)
 	for ; err == nil && count > 0; count-- {
@@ -135,6 +148,7 @@ func (c *Conn) readFault(err error, within bool) error {
 type patientReader struct {
 	c    *Conn
 	last time.Time // of the last extension
+	mark *lowWaterMark
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
@@ -146,6 +160,34 @@ func (p *patientReader) Read(b []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// fill reads until b is full, waking up for large parts only.
+func (p *patientReader) fill(b []byte) error {
+	large := true
+	for len(b) > 0 {
+		if large {
+			p.mark.set(min(len(b), lowWater))
+		}
+		n, err := p.Read(b)
+		b = b[n:]
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return io.ErrUnexpectedEOF
+		case errors.Is(err, os.ErrDeadlineExceeded) && p.mark.high():
+			// Less than the mark came in all that time. If it was anything, the
+			// line is slow, and the rest is read as it comes.
+			large = false
+			p.mark.set(1)
+			_ = p.c.nc.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			p.last = time.Time{}
+		default:
+			return err
+		}
+	}
+	p.mark.set(1)
+	return nil
 }
 
 // stillArriving extends the deadline if an answer is expected at all.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -521,3 +522,73 @@ func TestConnectReports(t *testing.T) {
 		})
 	}
 }
+
+// TestASlowLineIsLateNotLost: over TCP the reader is woken for large parts only,
+// and a line that brings less in a whole request timeout still counts as alive.
+func TestASlowLineIsLateNotLost(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	want := bytes.Repeat([]byte("slow"), 5000)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		nc, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = nc.Close() }()
+		p := &peer{t: t, nc: nc}
+		p.versions()
+		h, _ := p.request()
+		var frame bytes.Buffer
+		whole := &peer{t: t, nc: &sink{w: &frame}}
+		whole.answer(h, want)
+		pause := time.NewTicker(100 * time.Millisecond) // 2 s in all, with a timeout of 300 ms
+		defer pause.Stop()
+		for rest := frame.Bytes(); len(rest) > 0; {
+			n := min(len(rest), 1000)
+			if _, err := nc.Write(rest[:n]); err != nil {
+				t.Error(err)
+				return
+			}
+			rest = rest[n:]
+			<-pause.C
+		}
+		p.request() // and then it says nothing
+		_, _ = nc.Read(make([]byte, 1))
+	}()
+	d := wire.Dialer{RequestTimeout: 300 * time.Millisecond}
+	c, err := d.Connect(t.Context(), l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	finished := make(chan *wire.Call, 1)
+	call := wire.NewCall(finished)
+	alloc := func(n int) []byte { return make([]byte, n) }
+	for i := range 2 { // the same call twice
+		if _, err := c.Send(0, 9, nil, wire.SendOptions{Call: call, Alloc: alloc}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := (<-finished).Result()
+		if i == 0 && (err != nil || !bytes.Equal(got, want)) {
+			t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+		}
+		if i == 1 && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("silence: %v", err)
+		}
+	}
+	_ = c.Close()
+	<-done
+}
+
+// sink is a connection that keeps what is written to it.
+type sink struct {
+	net.Conn
+	w io.Writer
+}
+
+func (s *sink) Write(b []byte) (int, error) { return s.w.Write(b) }

@@ -26,20 +26,43 @@ const (
 )
 
 // EncodeProduce encodes the body of a Produce request without a transactional
-// id, versions 3 to 13, for [Conn.Send]. The result alternates between short
-// pieces of one buffer and the batches where they stand, which must not change
-// before the call is done. timeoutMillis is how long the broker may wait for
-// its replicas.
+// id, versions 3 to 13, for [Conn.Send]. See [ProduceRequest], which does the
+// same again and again without allocating.
 func EncodeProduce(version, acks int16, timeoutMillis int32, topics []ProduceTopic) net.Buffers {
-	e := produceEncoder{version: version}
 	size, batches := 32, 0
 	for i := range topics {
 		size += 32 + len(topics[i].Name) + 16*len(topics[i].Partitions)
 		batches += len(topics[i].Partitions)
 	}
-	e.small = make([]byte, 0, size)
-	e.out = make(net.Buffers, 0, 2*batches+1)
+	r := ProduceRequest{small: make([]byte, 0, size), out: make(net.Buffers, 0, 2*batches+1)}
+	r.Begin(version, acks, timeoutMillis, len(topics))
+	for i := range topics {
+		t := &topics[i]
+		r.Topic(t.Name, t.ID, len(t.Partitions))
+		for _, p := range t.Partitions {
+			r.Partition(p.Partition, p.Batch)
+		}
+	}
+	return r.End()
+}
 
+// ProduceRequest builds the bodies of Produce requests of one connection and
+// keeps its memory from one to the next. The result alternates between short
+// pieces of one buffer and the batches where they stand. The order of calls is
+// Begin, then each topic by Topic and Partition, then End.
+type ProduceRequest struct {
+	version int16
+	begun   bool // a topic
+	small   []byte
+	from    int // the start of the piece that is not cut yet
+	out     net.Buffers
+}
+
+// Begin starts a request. timeoutMillis is how long the broker may wait for its
+// replicas.
+func (e *ProduceRequest) Begin(version, acks int16, timeoutMillis int32, topics int) {
+	clear(e.out)
+	*e = ProduceRequest{version: version, small: e.small[:0], out: e.out[:0]}
 	if version >= produceFlexible {
 		e.small = append(e.small, 0) // transactional id: null
 	} else {
@@ -47,44 +70,50 @@ func EncodeProduce(version, acks int16, timeoutMillis int32, topics []ProduceTop
 	}
 	e.small = binary.BigEndian.AppendUint16(e.small, uint16(acks))
 	e.small = binary.BigEndian.AppendUint32(e.small, uint32(timeoutMillis))
-	e.length(len(topics))
-	for i := range topics {
-		t := &topics[i]
-		switch {
-		case version >= produceTopicID:
-			e.small = append(e.small, t.ID[:]...)
-		case version >= produceFlexible:
-			e.length(len(t.Name))
-			e.small = append(e.small, t.Name...)
-		default:
-			e.small = binary.BigEndian.AppendUint16(e.small, uint16(len(t.Name)))
-			e.small = append(e.small, t.Name...)
-		}
-		e.length(len(t.Partitions))
-		for _, p := range t.Partitions {
-			e.small = binary.BigEndian.AppendUint32(e.small, uint32(p.Partition))
-			e.length(len(p.Batch))
-			e.refer(p.Batch)
-			e.noTags()
-		}
-		e.noTags()
+	e.length(topics)
+}
+
+// Topic starts the next topic: by name, or by id from version 13 on.
+func (e *ProduceRequest) Topic(name string, id [16]byte, partitions int) {
+	e.endTopic()
+	e.begun = true
+	switch {
+	case e.version >= produceTopicID:
+		e.small = append(e.small, id[:]...)
+	case e.version >= produceFlexible:
+		e.length(len(name))
+		e.small = append(e.small, name...)
+	default:
+		e.small = binary.BigEndian.AppendUint16(e.small, uint16(len(name)))
+		e.small = append(e.small, name...)
 	}
+	e.length(partitions)
+}
+
+// Partition is the next partition of the topic, with its one batch.
+func (e *ProduceRequest) Partition(partition int32, b Batch) {
+	e.small = binary.BigEndian.AppendUint32(e.small, uint32(partition))
+	e.length(len(b))
+	e.refer(b)
+	e.noTags()
+}
+
+// End returns the body. It is good until the next Begin; the batches must not
+// change before the call is done.
+func (e *ProduceRequest) End() net.Buffers {
+	e.endTopic()
 	e.noTags()
 	e.cut()
 	return e.out
 }
 
-// produceEncoder writes short pieces into one buffer and cuts it where a batch
-// goes between. Invariant: small never outgrows its first capacity, or pieces
-// already cut would stay behind in the old buffer, which is correct but wasteful.
-type produceEncoder struct {
-	version int16
-	small   []byte
-	from    int // the start of the piece that is not cut yet
-	out     net.Buffers
+func (e *ProduceRequest) endTopic() {
+	if e.begun {
+		e.noTags()
+	}
 }
 
-func (e *produceEncoder) length(n int) {
+func (e *ProduceRequest) length(n int) {
 	if e.version >= produceFlexible {
 		e.small = binary.AppendUvarint(e.small, uint64(n)+1)
 	} else {
@@ -92,20 +121,22 @@ func (e *produceEncoder) length(n int) {
 	}
 }
 
-func (e *produceEncoder) noTags() {
+func (e *ProduceRequest) noTags() {
 	if e.version >= produceFlexible {
 		e.small = append(e.small, 0)
 	}
 }
 
-func (e *produceEncoder) cut() {
+// cut ends a piece. Should small outgrow its memory later, the piece stays
+// behind in the old one, unchanged.
+func (e *ProduceRequest) cut() {
 	if e.from < len(e.small) {
 		e.out = append(e.out, e.small[e.from:len(e.small):len(e.small)])
 		e.from = len(e.small)
 	}
 }
 
-func (e *produceEncoder) refer(b Batch) {
+func (e *ProduceRequest) refer(b Batch) {
 	e.cut()
 	if len(b) > 0 {
 		e.out = append(e.out, b)

@@ -34,7 +34,9 @@ type RawRecord struct {
 	NumHeaders     int
 	Size           int // bytes in the uncompressed batch, its length prefix included
 
-	headers []byte
+	headers      []byte
+	attributesAt int // where they stand in the record
+	keyAt        int // where the key's length does
 }
 
 // EachRecord walks the records of the batch without decoding them into objects
@@ -134,6 +136,7 @@ func nextRecord(b []byte) (r RawRecord, rest []byte, err error) {
 	if len(body) == 0 {
 		return r, nil, corrupt("empty record")
 	}
+	r.attributesAt = n
 	body = body[1:] // attributes, unused so far
 	if r.TimestampDelta, n = binary.Varint(body); n <= 0 {
 		return r, nil, corrupt("timestamp delta")
@@ -143,6 +146,7 @@ func nextRecord(b []byte) (r RawRecord, rest []byte, err error) {
 		return r, nil, corrupt("offset delta")
 	}
 	body = body[n:]
+	r.keyAt = r.Size - len(body)
 	if r.Key, body, err = takeBytes(body, "key"); err != nil {
 		return r, nil, err
 	}

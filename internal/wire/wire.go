@@ -11,7 +11,8 @@
 //     follows by algebra, so the checksum that the producer computed is the one
 //     that the next broker verifies.
 //   - What is not opened is not copied: a [Batch] is a slice of the buffer it
-//     came in, and [EncodeProduce] refers to batches where they stand.
+//     came in, and [ProduceRequest] refers to batches where they stand; [FetchResponse] and
+//     [ProduceResponse] are read without a copy or an allocation.
 //   - Responses of a [Conn] come in the order of its requests; one that does
 //     not ends the connection.
 //
