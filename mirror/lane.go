@@ -72,6 +72,7 @@ type lane struct {
 	probing      bool                // one request in flight until the first acknowledgement (KAFKA-14359)
 	rewinding    bool                // an error was answered: nothing is sent until all in flight is resolved
 	closed       bool                // no more is taken in nor sent; what is in flight is still resolved
+	unsettled    bool                // something that was sent was given up without an acknowledgement
 	abandoned    bool                // nobody wants to know what becomes of what is in flight
 	troubled     bool                // refused, and not acknowledged since: nothing is taken in
 	blocked      string              // why nothing is sent at present; "" when it flows

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"slices"
 	"time"
 
 	"kmirror/internal/wire"
@@ -98,6 +99,7 @@ func (l *lane) move(n int) {
 // clear drops the queue from the n-th batch on. Called with mu held.
 func (l *lane) clear(n int) {
 	for i := n; i < len(l.queue); i++ {
+		l.unsettled = l.unsettled || l.queue[i].sent
 		l.bytes -= int64(l.queue[i].batch.Size())
 		l.queue[i].slab.drop()
 		l.queue[i] = entry{}
@@ -123,4 +125,13 @@ func (l *lane) abandon() {
 	defer l.mu.Unlock()
 	l.closed, l.abandoned = true, true
 	l.clear(l.flying)
+}
+
+// clean says that nothing that was ever sent is without an acknowledgement. Only
+// then can nothing of it land any more, so that the next epoch needs no marker: a
+// refusal is no proof, a deposed leader's least of all.
+func (l *lane) clean() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.unsettled && !slices.ContainsFunc(l.queue, func(e entry) bool { return e.sent })
 }
