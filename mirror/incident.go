@@ -61,3 +61,8 @@ func about(id partitionID, kind, detail, action string) Incident {
 		SourceOffset: -1, TargetOffset: -1, Count: -1,
 	}
 }
+
+// aboutTopic is an incident of a whole topic.
+func aboutTopic(flow, topic, kind, detail, action string) Incident {
+	return about(partitionID{flow, topic, -1}, kind, detail, action)
+}

@@ -243,6 +243,14 @@ func (c *control) accepted(id partitionID, kind string) bool {
 	return c.now().Sub(o.Time) < acceptFor
 }
 
+// accepts says the same and leaves it.
+func (c *control) accepts(id partitionID, kind string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o, ok := c.orders[orderKey{Order: orderGo, Flow: id.Flow, Topic: id.Topic, Partition: id.Partition, Accept: kind}]
+	return ok && c.now().Sub(o.Time) < acceptFor
+}
+
 // clean takes back what was used up, so that it is not used again after a restart.
 func (c *control) clean(ctx context.Context) {
 	retry := backoff{base: 200 * time.Millisecond, limit: 10 * time.Second}

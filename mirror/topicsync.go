@@ -7,37 +7,73 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
 
-// configsEvery is how often topic configs of both sides are compared.
-const configsEvery = 4 * time.Second
+const (
+	// configsEvery is how often topic configs of both sides are compared.
+	configsEvery = 4 * time.Second
+	// deleteAfter is how long a source topic must have been gone before its copy
+	// is deleted, where that is asked for: metadata may flap.
+	deleteAfter = 30 * time.Second
+)
 
 // topicSync keeps the topics of a flow's target in step with their sources:
 // created with as many partitions and the configs that were set on the source,
 // extended when the source grows, configs repaired when they drift. It never
-// deletes a topic nor takes partitions away. Only the leader runs it.
+// takes partitions away, and deletes a topic only where the policy topic_deleted
+// says so. Only the leader runs it.
 type topicSync struct {
 	flow           func() *topology.Flow // as mirror.yaml has it now
 	source, target *kafka.Cluster
 	discovery      *discovery
 	incidents      Journal
 	log            *slog.Logger
+	ready          func() bool                                                             // pairs can be asked
+	pairs          func(ctx context.Context, topic string) ([]checkpoint.TopicPair, error) // which topics were mirrored into which
+	accepted       func(id partitionID, kind string) bool
+
+	present map[string]*topicPair // by source name: as they were seen last, with a target
+	gone    map[string]*absence   // by source name: those that are not there any more
+	settled map[string]string     // by source name: the configs wanted when both sides agreed last
 
 	mu       sync.Mutex        // guards problems
 	problems map[string]string // by source topic: what could not be done
 }
 
+// absence is a source topic that was there.
+type absence struct {
+	pair  *topicPair
+	since time.Time
+	told  bool
+}
+
 func newTopicSync(f *flow) *topicSync {
 	return &topicSync{
-		flow: f.cfg, source: f.source, target: f.target, discovery: f.discovery, incidents: f.incidents, log: f.log, problems: map[string]string{},
+		flow: f.cfg, source: f.source, target: f.target, discovery: f.discovery, incidents: f.incidents, log: f.log,
+		ready: func() bool {
+			select {
+			case <-f.prepared:
+				return true
+			default:
+				return false
+			}
+		},
+		pairs: func(ctx context.Context, topic string) ([]checkpoint.TopicPair, error) {
+			loaded, err := f.loader.get(ctx, pairKey(checkpoint.Key{Flow: f.cfg().Name, Topic: topic}))
+			return loaded.Pairs, err
+		},
+		accepted: f.orders.accepts,
+		present:  map[string]*topicPair{}, gone: map[string]*absence{}, settled: map[string]string{}, problems: map[string]string{},
 	}
 }
 
@@ -47,8 +83,9 @@ func (s *topicSync) Run(ctx context.Context) {
 	defer stop()
 	var compared time.Time
 	for {
-		if w := s.discovery.current.Load(); w != nil {
+		if w := s.discovery.current.Load(); w != nil && s.ready() {
 			s.topics(ctx, w)
+			s.missing(ctx, w, time.Now())
 			if s.flow().Configs.Sync && time.Since(compared) >= configsEvery {
 				compared = time.Now()
 				s.configs(ctx, w)
@@ -76,14 +113,23 @@ func (s *topicSync) topics(ctx context.Context, w *world) {
 			if s.note(ctx, pair, stepExtend, err) {
 				acted = true
 				s.log.Info("target topic extended", slog.String("topic", pair.targetName), slog.Int("partitions", len(pair.source.Partitions)))
+			} else if ctx.Err() == nil {
+				in := aboutTopic(s.flow().Name, pair.source.Name, KindTargetPartitionMissing,
+					fmt.Sprintf("target topic %s has %d partitions, its source has %d, and none can be added: %v", pair.targetName, len(pair.target.Partitions), len(pair.source.Partitions), err),
+					"what the target has no partition for waits; the rest flows. Add the partitions, or grant ALTER on the topic")
+				in.Count = int64(len(pair.source.Partitions) - len(pair.target.Partitions))
+				s.incidents.Record(in)
 			}
 		default: // perhaps by other hands
 			s.note(ctx, pair, stepCreate, nil)
 			s.note(ctx, pair, stepExtend, nil)
+			s.note(ctx, pair, stepDeleted, nil)
 		}
 	}
-	if len(missing) > 0 && s.create(ctx, w, missing) {
-		acted = true
+	if len(missing) > 0 {
+		if missing = s.wantedAnew(ctx, missing); s.create(ctx, w, missing) {
+			acted = true
+		}
 	}
 	if acted {
 		s.discovery.refresh()
@@ -95,7 +141,61 @@ const (
 	stepCreate  = "create the target topic"
 	stepExtend  = "add partitions to the target topic"
 	stepConfigs = "set configs of the target topic"
+	stepDeleted = "wait: the target topic was deleted,"
+	stepPairs   = "find out whether this target topic was ever mirrored into:"
 )
+
+// wantedAnew leaves out the topics that were deleted at the target and, by
+// policy, are not made anew without an operator's word.
+func (s *topicSync) wantedAnew(ctx context.Context, missing []*topicPair) []*topicPair {
+	var mu sync.Mutex
+	var wanted []*topicPair
+	var asking sync.WaitGroup
+	for _, pair := range missing {
+		if s.flow().PoliciesFor(pair.source.Name).TargetDeleted == topology.TargetGoneRecreate {
+			s.note(ctx, pair, stepDeleted, nil)
+			wanted = append(wanted, pair)
+		}
+	}
+	for _, pair := range missing {
+		if s.flow().PoliciesFor(pair.source.Name).TargetDeleted == topology.TargetGoneRecreate {
+			continue
+		}
+		asking.Go(func() { // together, so that they share a read
+			known, err := s.pairs(ctx, pair.source.Name)
+			if !s.note(ctx, pair, stepPairs, err) {
+				return
+			}
+			was := slices.ContainsFunc(known, func(p checkpoint.TopicPair) bool { return p.TargetTopic == pair.targetName })
+			if was && !s.acceptedTopic(pair, KindTargetDeleted) {
+				in := aboutTopic(s.flow().Name, pair.source.Name, KindTargetDeleted, fmt.Sprintf("target topic %s was deleted", pair.targetName),
+					fmt.Sprintf("stopped, by policy; to have it made anew and filled from the source's start: kmirror resume '%s' %s --accept %s", s.flow().Name, pair.source.Name, KindTargetDeleted))
+				if s.note(ctx, pair, stepDeleted, errors.New(in.Action)) || ctx.Err() != nil {
+					return
+				}
+				s.incidents.Record(in)
+				return
+			}
+			s.note(ctx, pair, stepDeleted, nil)
+			mu.Lock()
+			wanted = append(wanted, pair)
+			mu.Unlock()
+		})
+	}
+	asking.Wait()
+	return wanted
+}
+
+// acceptedTopic says whether the operator accepted a kind of incident for some
+// partition of a topic. The tenures use that up.
+func (s *topicSync) acceptedTopic(pair *topicPair, kind string) bool {
+	for n := range pair.source.Partitions {
+		if s.accepted(partitionID{s.flow().Name, pair.source.Name, int32(n)}, kind) {
+			return true
+		}
+	}
+	return false
+}
 
 // create makes topics and says whether any came about.
 func (s *topicSync) create(ctx context.Context, w *world, missing []*topicPair) (created bool) {
@@ -156,22 +256,37 @@ func isTopicOverride(c kafka.ConfigEntry) bool {
 	return c.Source == dynamicTopicConfig && !c.ReadOnly && !c.Sensitive
 }
 
+// maxMessageBytes is the topic config that record_too_large: raise changes.
+const maxMessageBytes = "max.message.bytes"
+
 // drift is what must change on the target: set what the source has set and the
-// target has otherwise, remove what only the target has.
-func (s *topicSync) drift(source, target map[string]kafka.ConfigEntry) (set map[string]string, remove []string) {
+// target has otherwise, remove what only the target has. A limit that was raised
+// for a record (raise) stays where it is above the source's.
+func (s *topicSync) drift(source, target map[string]kafka.ConfigEntry, raise bool) (set map[string]string, remove []string) {
 	set = s.wanted(source)
 	for name, c := range target {
 		if !isTopicOverride(c) || !s.flow().CopiesConfig(name) {
 			continue
 		}
-		if want, ok := set[name]; !ok {
+		want, ok := set[name]
+		switch {
+		case raise && name == maxMessageBytes && (!ok || above(c.Value, want)):
+			delete(set, name)
+		case !ok:
 			remove = append(remove, name)
-		} else if want == c.Value {
+		case want == c.Value:
 			delete(set, name)
 		}
 	}
 	slices.Sort(remove)
 	return set, remove
+}
+
+// above compares two numbers as configs hold them.
+func above(a, b string) bool {
+	x, errX := strconv.ParseInt(a, 10, 64)
+	y, errY := strconv.ParseInt(b, 10, 64)
+	return errX == nil && errY == nil && x > y
 }
 
 func (s *topicSync) configs(ctx context.Context, w *world) {
@@ -206,10 +321,28 @@ func (s *topicSync) configs(ctx context.Context, w *world) {
 }
 
 // repair brings one target topic's configs in step: all at once, or one by one
-// where the target refuses some.
+// where the target refuses some. What differs though the source's have not
+// changed since both agreed was changed by other hands: that is an incident.
 func (s *topicSync) repair(ctx context.Context, pair *topicPair, source, target map[string]kafka.ConfigEntry) {
-	set, remove := s.drift(source, target)
+	policies := s.flow().PoliciesFor(pair.source.Name)
+	set, remove := s.drift(source, target, policies.RecordTooLarge == topology.TooLargeRaise)
+	wanted := fmt.Sprint(s.wanted(source)) // maps are printed in the order of their keys
 	if len(set) == 0 && len(remove) == 0 {
+		s.settled[pair.source.Name] = wanted
+		s.note(ctx, pair, stepConfigs, nil)
+		return
+	}
+	report := policies.ConfigDrift == topology.DriftReport
+	if report || s.settled[pair.source.Name] == wanted {
+		action := "set as at the source"
+		if report {
+			action = "left as they are, by policy"
+		}
+		in := aboutTopic(s.flow().Name, pair.source.Name, KindConfigDrift, fmt.Sprintf("configs of target topic %s are not the source's: %s", pair.targetName, differences(set, remove, target)), action)
+		in.Count = int64(len(set) + len(remove))
+		s.incidents.Record(in)
+	}
+	if report {
 		s.note(ctx, pair, stepConfigs, nil)
 		return
 	}
@@ -234,6 +367,18 @@ func (s *topicSync) repair(ctx context.Context, pair *topicPair, source, target 
 	if s.note(ctx, pair, stepConfigs, err) {
 		s.log.Info("target topic configs in step", slog.String("topic", pair.targetName), slog.Any("set", set), slog.Any("removed", remove))
 	}
+}
+
+// differences names each config with both sides.
+func differences(set map[string]string, remove []string, target map[string]kafka.ConfigEntry) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		out = append(out, fmt.Sprintf("%s is %q, at the source %q", name, target[name].Value, set[name]))
+	}
+	for _, name := range remove {
+		out = append(out, fmt.Sprintf("%s is %q, at the source not set", name, target[name].Value))
+	}
+	return strings.Join(out, "; ")
 }
 
 // note keeps the outcome of one step for the status, logs a new problem once,

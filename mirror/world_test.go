@@ -67,7 +67,7 @@ func TestConfigDrift(t *testing.T) {
 		map[string]kafka.ConfigEntry{
 			"retention.ms": set("5"), "cleanup.policy": set("compact"), "segment.bytes": set("7"),
 			"min.insync.replicas": set("1"), "max.message.bytes": standard("1"),
-		})
+		}, false)
 	if diff := cmp.Diff(map[string]string{"retention.ms": "1000"}, change); diff != "" {
 		t.Error(diff)
 	}
