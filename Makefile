@@ -12,7 +12,7 @@ TEST    ?=
 export KMIRROR_ROUNDS ?= 20
 TIMEOUT ?= 40m
 
-.PHONY: build run test deps bench lint fmt help
+.PHONY: build run test deps bench bench-mm2 lint fmt help
 
 build: ## build bin/kmirror
 	$(GO) build -trimpath -ldflags='-X main.version=$(VERSION)' -o bin/kmirror ./cmd/kmirror
@@ -30,6 +30,11 @@ deps: ## get the real parts that the tests use: Apache Kafka, Consul, Python cli
 
 bench: deps ## measure kmirror, and its broker beside Apache Kafka
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout $(TIMEOUT) -v ./integration/
+
+bench-mm2: ## measure kmirror beside MirrorMaker 2 between two Kafkas: 25 minutes; BENCH_QUICK=1: a few
+	@$(PARTS)/kafka.sh >/dev/null
+	-@$(PARTS)/consul.sh >/dev/null
+	BENCH_MM2=1 $(GO) test -run '^TestBenchMM2$$' -count=1 -timeout 60m $(TEST) ./integration/
 
 lint: ## gofmt, go vet (also for darwin and arm64), golangci-lint
 	@$(PARTS)/../lint.sh

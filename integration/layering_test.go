@@ -23,7 +23,7 @@ func edges() map[string][]string {
 	return map[string][]string{
 		"cmd/kmirror": {
 			"broker", "broker/coordinator", "broker/replica", "broker/storage", "checkpoint",
-			"internal/console", "internal/kafka", "internal/wire", "mirror", "topology", "topology/consul",
+			"internal/bench", "internal/console", "internal/kafka", "internal/wire", "mirror", "topology", "topology/consul",
 		},
 		"internal/console":   {"checkpoint", "mirror", "topology"},
 		"mirror":             {"checkpoint", "internal/kafka", "internal/wire", "topology"},
@@ -33,9 +33,12 @@ func edges() map[string][]string {
 		"broker/coordinator": {"internal/wire"},
 		"broker/replica":     {"broker/storage", "internal/wire"},
 		"broker/storage":     {"internal/wire"},
+		"internal/bench":     {"internal/kafka", "internal/wire"}, // a load, a watch and a check that know no mirror, for `kmirror bench` and integration
 		"internal/wire":      nil,
 		"topology":           nil,
 		"topology/consul":    nil,
+
+		"integration/parts/relay": nil, // the lower bound that `make bench-mm2` measures by: a process of its own
 	}
 }
 
