@@ -107,7 +107,15 @@ func (l line) shown() string {
 	return l.value
 }
 
-func (b *block) at(key string) string { return join(b.path, key) }
+func (b *block) at(key string) string { return under(b.path, key) }
+
+// under is a path below another.
+func under(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
 
 func (b *block) line(key string) (line, bool) {
 	i := slices.IndexFunc(b.lines, func(l line) bool { return l.key == key })

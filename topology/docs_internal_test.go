@@ -48,6 +48,11 @@ func TestDocumentedKeysAreTheParsers(t *testing.T) {
 		"flows[].start[].":         "flows: [{start: [{?}]}]",
 		"flows[].configs.":         "flows: [{configs: {?}}]",
 		"flows[].group_sync.":      "flows: [{group_sync: {?}}]",
+		"flows[].rename[].":        "flows: [{rename: [{?}]}]",
+		"flows[].filters[].":       "flows: [{filters: [{?}]}]",
+		"flows[].filters[].drop.":  "flows: [{filters: [{drop: {?}}]}]",
+		"flows[].policies.":        "flows: [{policies: {?}}]",
+		"flows[].topic_rules[].":   "flows: [{topic_rules: [{?}]}]",
 		"coordination.":            "coordination: {?}",
 		"coordination.consul.":     "coordination: {consul: {?}}",
 		"coordination.consul.tls.": "coordination: {consul: {tls: {?}}}",
@@ -61,6 +66,14 @@ func TestDocumentedKeysAreTheParsers(t *testing.T) {
 	got := slices.Sorted(maps.Keys(documented))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("docs/configuration.md does not name the parser's keys (-parser +docs):\n%s", diff)
+	}
+	flow := DefaultFlow("east", "west")
+	flow.settle()
+	for _, policy := range flow.Policies.words() {
+		row := documented["flows[].policies."+policy[0]]
+		if len(row) < 2 || !strings.HasPrefix(row[1], "`"+policy[1]+"`") {
+			t.Errorf("docs/configuration.md: the policy %s is %q, want the default %q", policy[0], row, policy[1])
+		}
 	}
 	for name, rule := range settingRules() {
 		bounds := fmt.Sprintf("%d to %d", rule.least, rule.most)

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"sync"
 )
 
 // Filter leaves out some records of some topics. A record is left out if all
@@ -22,6 +23,7 @@ type Filter struct {
 type drop struct {
 	key     *regexp.Regexp
 	headers []headerPattern // by name
+	walks   *sync.Pool      // of *walk
 }
 
 type headerPattern struct {
@@ -47,6 +49,7 @@ func (x *Filter) compile() error {
 		}
 		d.headers = append(d.headers, headerPattern{name: name, value: value})
 	}
+	d.walks = &sync.Pool{New: func() any { return newWalk(d.headers) }}
 	x.drops = []drop{d}
 	return nil
 }
@@ -93,18 +96,40 @@ func (d *drop) matches(key []byte, headers func(yield func(name string, value []
 	if d.key != nil && (key == nil || !d.key.Match(key)) {
 		return false
 	}
-	for _, want := range d.headers {
-		if headers == nil {
-			return false
-		}
-		found := false
-		headers(func(name string, value []byte) bool {
-			found = name == want.name && value != nil && want.value.Match(value)
-			return !found
-		})
-		if !found {
-			return false
+	if len(d.headers) == 0 {
+		return true
+	}
+	if headers == nil {
+		return false
+	}
+	w, _ := d.walks.Get().(*walk)
+	defer d.walks.Put(w)
+	w.missing = len(d.headers)
+	clear(w.found)
+	headers(w.visit)
+	return w.missing == 0
+}
+
+// walk goes over a record's headers. It is kept, so that asking allocates nothing.
+type walk struct {
+	wanted  []headerPattern
+	found   []bool
+	missing int
+	visit   func(name string, value []byte) bool // w.look
+}
+
+func newWalk(wanted []headerPattern) *walk {
+	w := &walk{wanted: wanted, found: make([]bool, len(wanted))}
+	w.visit = w.look
+	return w
+}
+
+func (w *walk) look(name string, value []byte) bool {
+	for i := range w.wanted {
+		if want := &w.wanted[i]; !w.found[i] && want.name == name && value != nil && want.value.Match(value) {
+			w.found[i] = true
+			w.missing--
 		}
 	}
-	return true
+	return w.missing > 0
 }

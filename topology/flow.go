@@ -49,6 +49,7 @@ type Flow struct {
 	loops                                                        *regexp.Regexp    // topics that already came from the target
 	heartbeats                                                   *regexp.Regexp    // MM2's heartbeats topics
 	letters                                                      patterns          // dead-letter topics on the source
+	letterPatterns                                               []string          // the same
 	listed                                                       map[string]string // if Topics are plain names and some are renamed: by name on the target
 }
 

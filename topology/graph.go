@@ -33,21 +33,25 @@ func (r *reader) prove(sources []*flowSource, clusters []string) {
 			sound = append(sound, source)
 		}
 	}
-	filters := make([]*filter, len(sound))
+	selectors := make([]*selector, len(sound))
 	for i, source := range sound {
-		made, err := newFilter(source.flow, clusters)
+		made, err := newSelector(source.flow, clusters)
 		if err != nil {
 			r.fault(source.at, clearer, "its patterns are too large together")
 			return
 		}
-		filters[i] = made
+		selectors[i] = made
 	}
-	r.proveDisjoint(sound, filters)
-	r.proveNoCircle(sound, filters)
+	for i, source := range sound {
+		r.proveRename(source, selectors[i])
+	}
+	r.proveDisjoint(sound, selectors)
+	r.proveLetters(sound, selectors)
+	r.proveNoCircle(sound, selectors)
 }
 
 // proveDisjoint faults two flows that could write one topic.
-func (r *reader) proveDisjoint(sources []*flowSource, filters []*filter) {
+func (r *reader) proveDisjoint(sources []*flowSource, selectors []*selector) {
 	compared := 0
 	for j, second := range sources {
 		for i, first := range sources[:j] {
@@ -58,7 +62,7 @@ func (r *reader) proveDisjoint(sources []*flowSource, filters []*filter) {
 				r.fault(second.at, "divide the flows over several files", "more than %d pairs of flows lead into one cluster", maxPairs)
 				return
 			}
-			topic, decided := shared(filters[i], filters[j])
+			topic, decided := shared(selectors[i], selectors[j])
 			const remedy = "choose naming: prefixed for one of them, or divide the topics by topics and exclude_topics"
 			if !decided {
 				r.fault(second.at, clearer, "cannot be proved not to write the same topics as %s (%s)", first.at.path, first.flow.Name)
@@ -70,19 +74,22 @@ func (r *reader) proveDisjoint(sources []*flowSource, filters []*filter) {
 	}
 }
 
-// shared returns a topic of the target that both flows could write.
-func shared(a, b *filter) (string, bool) {
-	for _, one := range a.targets() {
-		for _, other := range b.targets() {
-			if !strings.HasPrefix(one.prefix, other.prefix) && !strings.HasPrefix(other.prefix, one.prefix) {
-				continue
-			}
-			if topic, decided := common([]position{one.begin(), other.begin()}); topic != "" || !decided {
-				return topic, decided
+// shared returns a topic of the target that both could write.
+func shared(a, b *selector) (string, bool) {
+	var left, right []alternative
+	for i := range a.alternatives {
+		for j := range b.alternatives {
+			one, other := a.alternatives[i].steps[0], b.alternatives[j].steps[0]
+			if one.meets(other) {
+				left = appendNew(left, a.alternatives, i)
+				right = appendNew(right, b.alternatives, j)
 			}
 		}
 	}
-	return "", true
+	if len(left) == 0 {
+		return "", true
+	}
+	return common(&machine{stages: []*selector{a.restrict(left...)}, back: true}, &machine{stages: []*selector{b.restrict(right...)}, back: true})
 }
 
 // example shows a topic, unless it could give away a substituted value.
@@ -97,12 +104,12 @@ func example(format, topic string, flows ...*flowSource) string {
 
 // circles is the search for topics that come back to where they started.
 type circles struct {
-	sources []*flowSource
-	filters []*filter
-	out     map[string][]int // cluster -> flows that leave it
-	in      map[string][]int // cluster -> flows that arrive
-	paths   int
-	found   map[string]circle // by the flows of it, sorted
+	sources   []*flowSource
+	selectors []*selector
+	out       map[string][]int // cluster -> flows that leave it
+	in        map[string][]int // cluster -> flows that arrive
+	paths     int
+	found     map[string]circle // by the flows of it, sorted
 }
 
 type circle struct {
@@ -113,18 +120,19 @@ type circle struct {
 
 // proveNoCircle faults flows that would carry a topic back to its own cluster.
 //
-// A topic t that starts at flow 1 is called p1+t where it arrives, and goes on if
-// flow 2 takes that name, and so on; all of these are conditions on t, so the
-// question is one intersection for every simple circle and every start on it.
-// Prefixed flows that know all clusters of the circle never close it.
-func (r *reader) proveNoCircle(sources []*flowSource, filters []*filter) {
-	search := &circles{sources: sources, filters: filters, out: map[string][]int{}, in: map[string][]int{}, found: map[string]circle{}}
+// A topic that starts at flow 1 has another name where it arrives, and goes on if
+// flow 2 takes that name, and so on; all of these are conditions on the name at
+// the start, so the question is one machine for every simple circle and every
+// start on it. Prefixed flows that know all clusters of the circle never close
+// it, unless a rename takes the prefixes off.
+func (r *reader) proveNoCircle(sources []*flowSource, selectors []*selector) {
+	search := &circles{sources: sources, selectors: selectors, out: map[string][]int{}, in: map[string][]int{}, found: map[string]circle{}}
 	for i, source := range sources {
 		search.out[source.flow.From] = append(search.out[source.flow.From], i)
 		search.in[source.flow.To] = append(search.in[source.flow.To], i)
 	}
 	for i, source := range sources {
-		if returns := search.wayBack(nil, source.flow.From)[source.flow.To]; returns && !search.follow([]int{i}, source.flow.From, nil, "") {
+		if returns := search.wayBack(nil, source.flow.From)[source.flow.To]; returns && !search.follow([]int{i}, source.flow.From) {
 			r.fault(source.at, clearer, "cannot be proved not to close a circle")
 			return
 		}
@@ -149,38 +157,36 @@ func (r *reader) proveNoCircle(sources []*flowSource, filters []*filter) {
 	}
 }
 
-// follow extends a path by all that its topics can take. conditions are those of
-// the flows before the last one, prefix is what they put before the name. It
-// returns false if something could not be decided.
-func (s *circles) follow(path []int, start string, conditions []position, prefix string) bool {
+// follow extends a path by all that its topics can take. It returns false if
+// something could not be decided.
+func (s *circles) follow(path []int, start string) bool {
 	if s.paths++; s.paths > maxCircles {
 		return false
 	}
-	last := path[len(path)-1]
-	flow := s.sources[last].flow
-	condition, alive := s.filters[last].after(prefix)
-	if !alive {
-		return true
+	way := &machine{}
+	for _, i := range path {
+		way.stages = append(way.stages, s.selectors[i])
 	}
-	conditions = append(slices.Clone(conditions), condition)
-	topic, decided := common(conditions)
+	topic, decided := common(way)
 	if !decided || topic == "" {
 		return decided
 	}
-	if flow.Naming == Prefixed {
-		prefix = flow.prefix() + prefix
-	}
+	flow := s.sources[path[len(path)-1]].flow
 	if flow.To == start {
 		key := slices.Clone(path)
 		slices.Sort(key)
 		if _, known := s.found[fmt.Sprint(key)]; !known {
-			s.found[fmt.Sprint(key)] = circle{flows: path, topic: topic, arrives: prefix + topic}
+			arrives := topic
+			for _, i := range path {
+				arrives = s.sources[i].flow.TargetTopic(arrives)
+			}
+			s.found[fmt.Sprint(key)] = circle{flows: path, topic: topic, arrives: arrives}
 		}
 		return true
 	}
 	back := s.wayBack(path, start)
 	for _, next := range s.out[flow.To] {
-		if to := s.sources[next].flow.To; back[to] && !s.follow(append(slices.Clone(path), next), start, conditions, prefix) {
+		if to := s.sources[next].flow.To; back[to] && !s.follow(append(slices.Clone(path), next), start) {
 			return false
 		}
 	}

@@ -24,6 +24,7 @@ const (
 	FromTarget            // by its name it already came from the target
 	IllegalName           // no topic can have this name
 	DeadLetter            // a flow keeps there what did not fit
+	Reserved              // renamed, it would be an internal topic of the target
 )
 
 // String is a clause for status and logs.
@@ -43,6 +44,8 @@ func (s Selection) String() string {
 		return "not a legal topic name"
 	case DeadLetter:
 		return "a dead-letter topic"
+	case Reserved:
+		return "renamed, it would be an internal topic of the target"
 	}
 	return fmt.Sprintf("selection(%d)", s)
 }
@@ -58,6 +61,10 @@ func (f *Flow) Selects(topic string) bool { return f.Selection(topic) == Selecte
 // ("west.east." anywhere in it, for east->west), which also ends a circle over
 // clusters that this file does not know. Unlike MirrorMaker 2, a dot alone proves
 // nothing: sales.west.daily is a local topic unless a cluster is called sales.
+//
+// Dead-letter topics stay where they are: those that a flow of the file writes on
+// this flow's source, and names whose place on the target this flow's own letters
+// have. Nor is a topic mirrored that a rename would give an internal name.
 //
 // MirrorMaker 2's heartbeats topics are mirrored even if no pattern matches, as
 // long as the flow's heartbeats are on (KIP-1089).
@@ -80,8 +87,23 @@ func (f *Flow) Selection(topic string) Selection {
 		return Excluded
 	case !f.topics.match(topic):
 		return NotMatched
+	case len(f.Rename) > 0 && f.reserved(f.TargetTopic(topic)):
+		return Reserved
 	}
 	return Selected
+}
+
+// reserved reports whether a name on the target is not for mirrored topics.
+func (f *Flow) reserved(target string) bool {
+	return InternalTopic(target, f.Separator) || f.Naming == Identity && target == HeartbeatsTopic
+}
+
+// reservedPatterns is reserved as regular expressions, for the proofs.
+func (f *Flow) reservedPatterns() []string {
+	if f.Naming == Identity {
+		return append(internalPatterns(f.Separator), HeartbeatsTopic)
+	}
+	return internalPatterns(f.Separator)
 }
 
 // TargetTopic is what a topic of the source is called on the target. It may be

@@ -53,7 +53,8 @@ func (r *reader) flows(v value, config *Config, known map[string]*clusterSource)
 			continue
 		}
 		if err := source.flow.compile(names, all); err != nil {
-			r.notCompiled(source, err)
+			r.fault(source.at, clearer, "its patterns are too large together")
+			source.sound = false
 		}
 		config.Flows = append(config.Flows, source.flow)
 	}
@@ -138,6 +139,7 @@ func (r *reader) flow(v value) *flowSource {
 		r.start(start, &flow.Start)
 	}
 	r.policies(source, &flow)
+	r.renames(source, &flow)
 	flow.Name = flow.From + "->" + flow.To
 	source.flow = &flow
 	return source

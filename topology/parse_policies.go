@@ -30,13 +30,13 @@ func (r *reader) policies(source *flowSource, flow *Flow) {
 	if source.policies.present() && r.given(source.policies) {
 		r.policyMapping(source.policies, &flow.Policies, given)
 	}
-	r.sensible(source, flow, flow.Policies, given)
+	r.sensible(flow, flow.Policies, given)
 	if !source.rules.present() {
 		return
 	}
 	items, _ := r.items(source.rules)
 	for _, item := range items {
-		r.topicRule(item, source, flow)
+		r.topicRule(item, flow)
 	}
 }
 
@@ -67,10 +67,11 @@ func (r *reader) policyMapping(v value, to *Policies, given map[string]value) {
 	})
 }
 
-func (r *reader) topicRule(v value, source *flowSource, flow *Flow) {
+func (r *reader) topicRule(v value, flow *Flow) {
 	if !r.given(v) {
 		return
 	}
+	before := len(r.faults)
 	rule := TopicRule{Policies: flow.Policies, Pause: flow.Pause}
 	var topics, policies, paused value
 	keep := func(to *value) func(value) { return func(v value) { *to = v } }
@@ -84,7 +85,7 @@ func (r *reader) topicRule(v value, source *flowSource, flow *Flow) {
 	case r.patterns(topics, &rule.Topics) && len(rule.Topics) == 0:
 		r.fault(topics, "name some, or remove the rule", "is for no topic")
 	}
-	if !policies.present() && !paused.present() {
+	if !policies.present() && !paused.present() && len(r.faults) == before {
 		r.fault(v, "add policies: or paused:, or remove the rule", "changes nothing")
 	}
 	given := map[string]value{}
@@ -94,12 +95,12 @@ func (r *reader) topicRule(v value, source *flowSource, flow *Flow) {
 	if paused.present() {
 		r.boolean(paused, &rule.Pause)
 	}
-	r.sensible(source, flow, rule.Policies, given)
+	r.sensible(flow, rule.Policies, given)
 	flow.TopicRules = append(flow.TopicRules, rule)
 }
 
 // sensible faults policies that were given and mean nothing beside the rest, or harm.
-func (r *reader) sensible(source *flowSource, flow *Flow, policies Policies, given map[string]value) {
+func (r *reader) sensible(flow *Flow, policies Policies, given map[string]value) {
 	if v, ok := given["unfenced"]; ok && flow.Fence == FenceDetect {
 		r.fault(v, "remove it, or fence: detect", "says what to do when a fence fails, but the flow has fence: detect and writes none")
 	}
@@ -148,7 +149,8 @@ func (r *reader) filters(v value, to *[]Filter) {
 		case !ok:
 		case !drop.present():
 			r.fault(item, "add drop: {key: PATTERN} or drop: {header: {NAME: PATTERN}}", "says not which records to leave out")
-		case r.given(drop):
+		case !r.given(drop):
+		default:
 			r.drop(drop, &filter)
 			*to = append(*to, filter)
 		}
@@ -178,18 +180,18 @@ func (r *reader) drop(v value, to *Filter) {
 }
 
 // pattern reads one regular expression that must match the whole of something.
-func (r *reader) pattern(v value, what string, to *string) bool {
+func (r *reader) pattern(v value, what string, to *string) {
 	s, ok := r.text(v)
 	if !ok {
-		return false
+		return
 	}
 	switch {
 	case s.text == "":
 		r.fault(v, `write ".*" for everything`, "is an empty pattern")
-		return false
+		return
 	case len(s.text) > maxPattern:
 		r.fault(v, "make it shorter", "is a pattern of more than %d bytes", maxPattern)
-		return false
+		return
 	}
 	if _, err := compilePattern(s.text); err != nil {
 		remedy := "correct the RE2 expression; it must match " + what
@@ -201,10 +203,9 @@ func (r *reader) pattern(v value, what string, to *string) bool {
 		} else {
 			r.fault(v, remedy, "%s is not a regular expression: %s", s.shown, regexpReason(err))
 		}
-		return false
+		return
 	}
 	*to = s.text
-	return true
 }
 
 func (r *reader) rename(v value, source *flowSource, to *[]RenameRule) {
@@ -238,18 +239,22 @@ func (r *reader) rename(v value, source *flowSource, to *[]RenameRule) {
 	}
 }
 
-// notCompiled faults a flow whose parts are sound and do not go together.
-func (r *reader) notCompiled(source *flowSource, err error) {
-	source.sound = false
-	wrong, ok := errors.AsType[*renameError](err)
-	if !ok {
-		r.fault(source.at, clearer, "its patterns are too large together")
-		return
+// renames faults rules that lead nowhere or not back.
+func (r *reader) renames(source *flowSource, flow *Flow) {
+	_, listed := flow.plainNames()
+	for i := range flow.Rename {
+		err := flow.Rename[i].compile()
+		if err == nil && !listed {
+			err = flow.Rename[i].invert()
+		}
+		wrong, ok := errors.AsType[*renameError](err)
+		if !ok {
+			continue
+		}
+		v := source.renames[i].from
+		if wrong.inTo {
+			v = source.renames[i].to
+		}
+		r.fault(v, wrong.remedy, "%s", wrong.problem)
 	}
-	at := source.renames[wrong.rule]
-	v := at.from
-	if wrong.inTo {
-		v = at.to
-	}
-	r.fault(v, wrong.remedy, "%s", wrong.problem)
 }

@@ -42,6 +42,7 @@ func compilePatterns(list []string) (patterns, error) {
 // before a separator, all are the flows of the file.
 func (f *Flow) compile(clusters []string, all []*Flow) error {
 	f.settle()
+	f.letterPatterns = lettersOf(f, all)
 	for _, list := range []struct {
 		to   *patterns
 		from []string
@@ -51,7 +52,7 @@ func (f *Flow) compile(clusters []string, all []*Flow) error {
 		{&f.groups, f.Groups},
 		{&f.excludeGroups, f.ExcludeGroups},
 		{&f.excludeConfigs, f.Configs.Exclude},
-		{&f.letters, lettersOf(f, all)},
+		{&f.letters, f.letterPatterns},
 	} {
 		compiled, err := compilePatterns(list.from)
 		if err != nil {

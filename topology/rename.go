@@ -1,7 +1,6 @@
 package topology
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -35,7 +34,6 @@ const maxRenameGroups = 9
 
 // renameError is what is wrong with a rule.
 type renameError struct {
-	rule            int  // its index
 	inTo            bool // it is To that is wrong
 	problem, remedy string
 }
@@ -104,7 +102,7 @@ func (rule *RenameRule) apply(topic string) (string, bool) {
 
 // invert splits the rule into pieces, so that it can be followed backwards. The error is a *renameError.
 func (rule *RenameRule) invert() error {
-	const fixed = "put what varies in parentheses, or list the topics of the flow by their names"
+	const fixed = "put what varies in parentheses, or list the topics of the flow by their names, a dot as \\."
 	tree, err := syntax.Parse(rule.From, syntax.Perl)
 	if err != nil {
 		return err
@@ -134,7 +132,7 @@ func (rule *RenameRule) invert() error {
 		return err
 	}
 	if len(parts) != len(texts) {
-		return &renameError{inTo: true, problem: fmt.Sprintf("cannot be turned round: it names %d of %d groups, each must stand there once", len(parts)-1, len(groups)), remedy: "name each group once, or list the topics of the flow by their names"}
+		return &renameError{inTo: true, problem: fmt.Sprintf("cannot be turned round: it names %d of %d groups, each must stand there once", len(parts)-1, len(groups)), remedy: "name each group once, or list the topics of the flow by their names, a dot as \\."}
 	}
 	rule.pieces = make([]renamePiece, 0, len(texts))
 	back := strings.Builder{}
@@ -143,7 +141,7 @@ func (rule *RenameRule) invert() error {
 		back.WriteString(regexp.QuoteMeta(part.text))
 		if i < len(groups) {
 			if part.group != i+1 {
-				return &renameError{inTo: true, problem: "cannot be proved to be turned round: its groups stand in another order", remedy: "keep their order, or list the topics of the flow by their names"}
+				return &renameError{inTo: true, problem: "cannot be proved to be turned round: its groups stand in another order", remedy: "keep their order, or list the topics of the flow by their names, a dot as \\."}
 			}
 			piece.group = groups[i]
 			back.WriteString("(" + groups[i] + ")")
@@ -235,17 +233,11 @@ func (f *Flow) plainNames() ([]string, bool) {
 }
 
 // compileRename makes the rules usable and finds out whether they can be turned
-// round. The error is a *renameError.
+// round.
 func (f *Flow) compileRename() error {
-	wrong := func(i int, err error) error {
-		if known, ok := errors.AsType[*renameError](err); ok {
-			known.rule = i
-		}
-		return fmt.Errorf("rename[%d]: %w", i, err)
-	}
 	for i := range f.Rename {
 		if err := f.Rename[i].compile(); err != nil {
-			return wrong(i, err)
+			return fmt.Errorf("rename[%d]: %w", i, err)
 		}
 	}
 	if len(f.Rename) == 0 {
@@ -262,7 +254,7 @@ func (f *Flow) compileRename() error {
 	}
 	for i := range f.Rename {
 		if err := f.Rename[i].invert(); err != nil {
-			return wrong(i, err)
+			return fmt.Errorf("rename[%d]: %w", i, err)
 		}
 	}
 	return nil

@@ -3,6 +3,8 @@ package topology_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -45,5 +47,30 @@ func TestSampleSaysTheDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(flow, config.Flows[0], ignoreCompiled); diff != "" {
 		t.Errorf("the flow differs from the default (-default +sample):\n%s", diff)
+	}
+}
+
+// What stands in a comment of the sample is what counts when it is not there, or
+// would be taken if it were: each commented line of the flow, taken for itself.
+func TestSampleCommentsAreTrue(t *testing.T) {
+	text := string(topology.Sample())
+	begin, end := strings.Index(text, "    # policies:"), strings.Index(text, "    # dead_letter_topic:")
+	if begin < 0 || end < begin {
+		t.Fatal("the sample has no commented policies")
+	}
+	for name, block := range map[string]string{"policies": text[begin:end], "all of the flow": text[strings.Index(text, "    # exclude_topics:"):strings.Index(text, "# Several instances")]} {
+		taken := strings.Replace(text, block, regexp.MustCompile(`(?m)^    # `).ReplaceAllString(block, "    "), 1)
+		if name != "policies" {
+			taken = strings.Replace(taken, "record_too_large: raise", "record_too_large: dead_letter", 1)
+		}
+		config, err := topology.Parse("mirror.yaml", []byte(taken), noEnv)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, taken)
+		}
+		want := topology.DefaultPolicies()
+		want.ForeignWrites = topology.ForeignReport
+		if name == "policies" && config.Flows[0].Policies != want {
+			t.Errorf("the sample's policies are %+v, want the defaults %+v", config.Flows[0].Policies, want)
+		}
 	}
 }

@@ -19,15 +19,15 @@ func (c *Config) tree() *block {
 	root.add("log.format", c.Log.Format, usual.Log.Format)
 	for _, cluster := range c.Clusters {
 		path := join("clusters", cluster.Name)
-		root.blocks = append(root.blocks, cluster.tree(path, func(key string) bool { return c.hides(join(path, key)) }))
+		root.blocks = append(root.blocks, cluster.tree(path, func(key string) bool { return c.hides(under(path, key)) }))
 	}
 	if c.Coordination.Consul != nil {
 		const path = "coordination.consul"
-		root.blocks = append(root.blocks, c.Coordination.Consul.tree(path, func(key string) bool { return c.hides(join(path, key)) }))
+		root.blocks = append(root.blocks, c.Coordination.Consul.tree(path, func(key string) bool { return c.hides(under(path, key)) }))
 	}
 	for i, flow := range c.Flows {
 		path := "flows[" + strconv.Itoa(i) + "]"
-		root.blocks = append(root.blocks, flow.tree(func(key string) bool { return c.hides(join(path, key)) }))
+		root.blocks = append(root.blocks, flow.tree(func(key string) bool { return c.hides(under(path, key)) }))
 	}
 	return root
 }
