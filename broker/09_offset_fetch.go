@@ -10,7 +10,9 @@ import (
 
 // OffsetFetch: v1-10
 //
-// Behavior: durable commits only, so RequireStable changes nothing. A group or
+// Behavior: durable commits, those of a transaction once it is committed. With
+// RequireStable a partition with a commit of a transaction that is not over is
+// UNSTABLE_OFFSET_COMMIT. A group or
 // a partition without a commit answers -1, which is no error. A group given
 // twice is answered once.
 //

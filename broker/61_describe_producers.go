@@ -8,9 +8,9 @@ import (
 
 // DescribeProducers: v0
 //
-// Behavior: the idempotent producers that a partition remembers (KIP-664).
-// There are no transactions, so no producer has one open. A partition given
-// twice is described once.
+// Behavior: the producers that a partition remembers, with the first offset of
+// the transaction that each has open there (KIP-664). A partition given twice
+// is described once.
 func (n *Node) describeProducers(_ context.Context, r *request, req *kmsg.DescribeProducersRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrDescribeProducersResponse()
 	seen := make(map[partitionKey]bool)
@@ -49,7 +49,7 @@ func (n *Node) listProducers(topicName string, partition int32, rp *kmsg.Describ
 		a := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		a.ProducerID, a.ProducerEpoch = p.ID, int32(p.Epoch)
 		a.LastSequence, a.LastTimestamp = p.LastSequence, p.LastTimestamp
-		a.CoordinatorEpoch, a.CurrentTxnStartOffset = -1, -1
+		a.CoordinatorEpoch, a.CurrentTxnStartOffset = p.CoordinatorEpoch, p.TransactionFirst
 		rp.ActiveProducers = append(rp.ActiveProducers, a)
 	}
 	return nil

@@ -61,6 +61,8 @@ func (n *Node) table() map[int16]api {
 		24: {name: "AddPartitionsToTxn", oldest: 0, newest: 5, serve: plain(n.addPartitionsToTxn)},
 		25: {name: "AddOffsetsToTxn", oldest: 0, newest: 4, serve: plain(n.addOffsetsToTxn)},
 		26: {name: "EndTxn", oldest: 0, newest: 5, serve: plain(n.endTxn)},
+		27: {name: "WriteTxnMarkers", oldest: 1, newest: 2, serve: plain(n.writeTxnMarkers)},
+		28: {name: "TxnOffsetCommit", oldest: 0, newest: 5, serve: plain(n.txnOffsetCommit)},
 		32: {name: "DescribeConfigs", oldest: 1, newest: 4, serve: plain(n.describeConfigs)},
 		33: {name: "AlterConfigs", oldest: 0, newest: 2, serve: plain(n.alterConfigs)},
 		35: {name: "DescribeLogDirs", oldest: 1, newest: 4, serve: plain(n.describeLogDirs)},

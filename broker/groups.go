@@ -3,8 +3,12 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"kmirror/broker/coordinator"
+	"kmirror/broker/storage"
 	"kmirror/internal/wire"
 )
 
@@ -45,17 +49,74 @@ type offsetsLog struct{ node *Node }
 
 func (o offsetsLog) topic() internalLog { return internalLog{o.node, offsetsTopic} }
 
-// Append writes records in batches of bounded size and waits until they are durable.
-func (o offsetsLog) Append(ctx context.Context, partition int32, records []wire.Record) error {
-	return o.topic().append(ctx, partition, records)
+// Append writes batches and markers, one after the other, and waits once, until
+// all are durable.
+func (o offsetsLog) Append(ctx context.Context, partition int32, batches []coordinator.LogBatch) []error {
+	log, epoch, err := o.topic().open(ctx, partition)
+	if err != nil {
+		return slices.Repeat([]error{err}, len(batches))
+	}
+	errs, last := make([]error, len(batches)), int64(-1)
+	for i, b := range batches {
+		at, err := o.write(log, epoch, b)
+		errs[i] = err
+		last = max(last, at)
+	}
+	if last < 0 {
+		return errs
+	}
+	if err := log.WaitDurable(ctx, last); err != nil {
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = err
+			}
+		}
+	}
+	return errs
 }
 
-// Read calls fn for every record of a partition.
-func (o offsetsLog) Read(ctx context.Context, partition int32, fn func(wire.Record) error) error {
-	return o.topic().read(ctx, partition, func(b wire.Batch, r wire.Record) error {
-		if b.IsControl() {
-			return nil
+// write appends one batch or marker and returns its last offset.
+func (o offsetsLog) write(log *storage.Log, epoch int32, b coordinator.LogBatch) (int64, error) {
+	if b.Marker != nil {
+		at, err := log.AppendMarker(storedMarker(*b.Marker), epoch)
+		if err != nil {
+			return -1, coded(err)
 		}
-		return fn(r)
+		return at, nil
+	}
+	how, options := wire.Plain(wire.CodecNone), storage.AppendOptions{}
+	if p := b.Producer; p != nil {
+		how.Transactional, how.ProducerID, how.ProducerEpoch, how.BaseSequence = true, p.ID, p.Epoch, 0
+		if guard, ok := p.Verified.(storage.Guard); ok {
+			options.Verified = guard
+		}
+	}
+	return o.topic().write(log, epoch, b.Records, how, options)
+}
+
+// Read calls fn for every record and marker of a partition.
+func (o offsetsLog) Read(ctx context.Context, partition int32, fn func(coordinator.LogRecord) error) error {
+	return o.topic().read(ctx, partition, func(b wire.Batch, r wire.Record) error {
+		lr := coordinator.LogRecord{Record: r, Producer: -1}
+		switch {
+		case b.IsControl():
+			commit, ok := markerOf(r)
+			if !ok {
+				return nil
+			}
+			lr.Producer, lr.Marker = b.ProducerID(), &coordinator.Marker{ProducerID: b.ProducerID(), Epoch: b.ProducerEpoch(), Commit: commit}
+		case b.IsTransactional():
+			lr.Producer = b.ProducerID()
+		}
+		return fn(lr)
 	})
+}
+
+// markerOf reads a control record; ok is false when it ends no transaction.
+func markerOf(r wire.Record) (commit, ok bool) {
+	key := kmsg.NewControlRecordKey()
+	if key.ReadFrom(r.Key) != nil {
+		return false, false
+	}
+	return key.Type == kmsg.ControlRecordKeyTypeCommit, key.Type == kmsg.ControlRecordKeyTypeCommit || key.Type == kmsg.ControlRecordKeyTypeAbort
 }

@@ -22,35 +22,47 @@ type internalLog struct {
 // append writes records in batches of bounded size and waits until they are
 // durable. The topic is made if it is missing.
 func (l internalLog) append(ctx context.Context, partition int32, records []wire.Record) error {
-	if _, err := l.node.ensureInternal(ctx, l.name); err != nil {
-		return err
-	}
-	log, epoch, err := l.log(partition)
+	log, epoch, err := l.open(ctx, partition)
 	if err != nil {
 		return err
 	}
-	last := int64(-1)
+	last, err := l.write(log, epoch, records, wire.Plain(wire.CodecNone), storage.AppendOptions{})
+	if err != nil {
+		return err
+	}
+	return log.WaitDurable(ctx, last)
+}
+
+// open is the log of a partition and its leader epoch. The topic is made if it
+// is missing.
+func (l internalLog) open(ctx context.Context, partition int32) (*storage.Log, int32, error) {
+	if _, err := l.node.ensureInternal(ctx, l.name); err != nil {
+		return nil, 0, err
+	}
+	return l.log(partition)
+}
+
+// write appends records in batches of bounded size and returns the last offset.
+func (l internalLog) write(log *storage.Log, epoch int32, records []wire.Record, how wire.BatchOptions, o storage.AppendOptions) (last int64, err error) {
+	last = -1
 	for len(records) > 0 {
 		n, size := 0, 0
 		for n < len(records) && (n == 0 || size < internalBatchBytes) {
 			size += len(records[n].Key) + len(records[n].Value) + 32
 			n++
 		}
-		batch, err := wire.EncodeBatch(nil, records[:n], wire.Plain(wire.CodecNone))
+		batch, err := wire.EncodeBatch(nil, records[:n], how)
 		if err != nil {
-			return fmt.Errorf("encode records of %s/%d: %w", l.name, partition, err)
+			return last, fmt.Errorf("encode records of %s: %w", l.name, err)
 		}
-		result, err := log.Append(batch, epoch, storage.AppendOptions{})
+		result, err := log.Append(batch, epoch, o)
 		if err != nil {
-			return coded(err)
+			return last, coded(err)
 		}
 		last = result.LastOffset
 		records = records[n:]
 	}
-	if last < 0 {
-		return nil
-	}
-	return log.WaitDurable(ctx, last)
+	return last, nil
 }
 
 // read calls fn for every record of a partition, with the batch that holds it.

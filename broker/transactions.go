@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"golang.org/x/sync/errgroup"
 
 	"kmirror/broker/coordinator"
 	"kmirror/broker/storage"
@@ -17,8 +18,10 @@ import (
 // Kafka's own records.
 const transactionsTopic = "__transaction_state"
 
-// markerTimeout is how long one try at a transaction's markers may wait for the disk.
-const markerTimeout = 30 * time.Second
+const (
+	markerTimeout   = 30 * time.Second // how long one try at a transaction's markers may wait for the disk
+	markersOfGroups = 32               // partitions of __consumer_offsets that one transaction marks at a time
+)
 
 // openTransactions builds the coordinator. It has as many partitions as
 // __transaction_state, or as it will have.
@@ -74,59 +77,70 @@ func (l transactionLog) NewProducerID(ctx context.Context) (int64, error) {
 func (l transactionLog) Mark(ctx context.Context, coordinatorPartition int32, m coordinator.Marker, partitions []coordinator.TopicPartition) (left []coordinator.TopicPartition, err error) {
 	ctx, cancel := context.WithTimeout(ctx, markerTimeout)
 	defer cancel()
-	_, epoch, err := l.topic().log(coordinatorPartition)
-	if err != nil {
+	if _, m.CoordinatorEpoch, err = l.topic().log(coordinatorPartition); err != nil {
 		return partitions, err
 	}
-	marker := storage.Marker{
-		ProducerID: m.ProducerID, Epoch: m.Epoch, CoordinatorEpoch: epoch, Commit: m.Commit, TransactionVersion: m.Version,
-	}
-	type written struct {
-		tp  coordinator.TopicPartition
-		log *storage.Log
-		at  int64
-	}
-	var waits []written
-	for _, tp := range partitions {
-		log, at, markErr := l.node.appendMarker(tp, marker)
+	for i, refusal := range l.node.writeMarkers(ctx, m, partitions) {
 		switch {
-		case markErr != nil && l.node.markerNeeded(markErr):
-			left, err = append(left, tp), markErr
-		case markErr != nil:
-			l.node.logger.Info("a partition takes no marker", slog.String("topic", tp.Topic), slog.Int("partition", int(tp.Partition)), slog.Any("reason", markErr))
+		case refusal == nil:
+		case markerNeeded(refusal):
+			left, err = append(left, partitions[i]), refusal
 		default:
-			waits = append(waits, written{tp, log, at})
-		}
-	}
-	for _, w := range waits {
-		if waitErr := w.log.WaitDurable(ctx, w.at); waitErr != nil && l.node.markerNeeded(waitErr) {
-			left, err = append(left, w.tp), waitErr
+			l.node.logger.Info("a partition takes no marker", slog.String("topic", partitions[i].Topic),
+				slog.Int("partition", int(partitions[i].Partition)), slog.Int64("producer_id", m.ProducerID), slog.Any("reason", refusal))
 		}
 	}
 	return left, err
 }
 
-// appendMarker ends a producer's transaction in one partition.
-func (n *Node) appendMarker(tp coordinator.TopicPartition, m storage.Marker) (*storage.Log, int64, error) {
-	topic, err := n.topicFor(false, tp.Topic, [16]byte{})
-	if err != nil {
-		return nil, 0, err
-	}
-	log, epoch, err := n.leading(topic, tp.Partition)
-	if err != nil {
-		return nil, 0, err
-	}
-	at, err := log.AppendMarker(m, epoch)
-	return log, at, err
-}
-
 // markerNeeded tells from the refusal of a marker whether it is to be tried
 // again: not when the partition is gone, nor when it knows a later epoch or
 // coordinator.
-func (n *Node) markerNeeded(err error) bool {
+func markerNeeded(err error) bool {
 	switch code, _ := errorCode(err); code {
 	case kerr.UnknownTopicOrPartition.Code, kerr.InvalidProducerEpoch.Code, kerr.TransactionCoordinatorFenced.Code:
 		return false
 	}
 	return true
+}
+
+// writeMarkers writes one marker to partitions and returns when it is durable
+// in each, or what is against it.
+func (n *Node) writeMarkers(ctx context.Context, m coordinator.Marker, partitions []coordinator.TopicPartition) []error {
+	errs := make([]error, len(partitions))
+	logs, last := make([]*storage.Log, len(partitions)), make([]int64, len(partitions))
+	var offsets errgroup.Group // the groups' own partitions, by their coordinator
+	offsets.SetLimit(markersOfGroups)
+	for i, tp := range partitions {
+		if tp.Topic == offsetsTopic {
+			offsets.Go(func() error {
+				errs[i] = n.groups.CompleteTransaction(ctx, tp.Partition, m)
+				return nil
+			})
+			continue
+		}
+		topic, err := n.topicFor(false, tp.Topic, [16]byte{})
+		var epoch int32
+		if err == nil {
+			logs[i], epoch, err = n.leading(topic, tp.Partition)
+		}
+		if err == nil {
+			last[i], err = logs[i].AppendMarker(storedMarker(m), epoch)
+		}
+		errs[i] = err
+	}
+	_ = offsets.Wait() // its functions return no error
+	for i, log := range logs {
+		if log != nil && errs[i] == nil {
+			errs[i] = log.WaitDurable(ctx, last[i])
+		}
+	}
+	return errs
+}
+
+// storedMarker is a marker as logs write it.
+func storedMarker(m coordinator.Marker) storage.Marker {
+	return storage.Marker{
+		ProducerID: m.ProducerID, Epoch: m.Epoch, CoordinatorEpoch: m.CoordinatorEpoch, Commit: m.Commit, TransactionVersion: m.Version,
+	}
 }

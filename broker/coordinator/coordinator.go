@@ -1,22 +1,30 @@
-// Package coordinator keeps classic consumer groups: who is a member, which
-// generation holds, who leads, and which offsets a group has committed.
+// Package coordinator keeps classic consumer groups and transactions: who is a
+// member, which generation holds, who leads, which offsets a group has committed;
+// which producer a transactional id has, which partitions its transaction
+// reaches, and how that ends.
 //
-// It has two layers. Group is one group as a pure state machine: its methods
-// take a request and the time and return effects (answer this ticket, append
-// these records); it starts no goroutine, reads no clock and does no I/O.
-// Coordinator is the runner the broker uses: it owns the groups by partition
-// of __consumer_offsets, parks requests, keeps the timers and carries out the
-// effects.
+// It has two layers. Group is one group and Transaction one transactional id, as
+// pure state machines: their methods take a request and the time and return
+// effects (answer this ticket, append these records, write these markers); they
+// start no goroutine, read no clock and do no I/O. Coordinator and Transactions
+// are the runners the broker uses: they own the machines by partition of
+// __consumer_offsets and __transaction_state, park requests, keep the timers and
+// carry out the effects.
 //
-// It keeps one promise: what a client was told is in the log. An answer that
-// depends on a record leaves only after Log.Append returned, and OffsetFetch
-// shows durable commits only. The records are Kafka's own (GroupMetadataKey
-// and Value, OffsetCommitKey and Value), so Kafka's tools read them.
+// It keeps two promises. What a client was told is in the log: an answer that
+// depends on a record leaves only after the append returned, and OffsetFetch
+// shows durable commits only. And a transaction whose outcome is in the log gets
+// that outcome in every partition that still exists, however often the broker
+// dies meanwhile. The records are Kafka's own (GroupMetadataKey and Value,
+// OffsetCommitKey and Value, TransactionLogKey and Value), so Kafka's tools read
+// them.
 //
 // What a client can make it keep is bounded: members per group
 // (group.max.size, counted with those that were only promised an id), groups
-// (Settings.MaxGroups) and, through the size of a request, the metadata of
-// each member. The broker checks that topics exist before it commits offsets.
+// (Settings.MaxGroups), transactional ids and their partitions
+// (TransactionSettings) and, through the size of a request, the metadata of
+// each member. The broker checks that topics exist before it commits offsets or
+// adds partitions.
 //
 // It knows no network, no topics and no authorisation. Lock order: a shard's
 // mutex, then the timer queue's. No lock is held over Log or a wait.
@@ -39,14 +47,30 @@ import (
 // called concurrently for different partitions, never for one partition at
 // the same time.
 type Log interface {
-	// Append writes records in order, as one or more batches, and returns when
-	// they are durable. Records are not used after it returns. An error may be a
-	// *kerr.Error; anything else is answered as COORDINATOR_NOT_AVAILABLE.
-	Append(ctx context.Context, partition int32, records []wire.Record) error
+	// Append writes batches in order and returns when those that could be written
+	// are durable. errs is nil, or has an entry for each batch. They are not used
+	// after it returns. An error may be a *kerr.Error; anything else is answered
+	// as COORDINATOR_NOT_AVAILABLE.
+	Append(ctx context.Context, partition int32, batches []LogBatch) (errs []error)
 	// Read calls fn for every record of the partition from its start to its
 	// end, in order; no records when the topic does not exist yet. fn keeps
 	// nothing of the record.
-	Read(ctx context.Context, partition int32, fn func(wire.Record) error) error
+	Read(ctx context.Context, partition int32, fn func(LogRecord) error) error
+}
+
+// LogBatch is one thing to append: records, or a marker.
+type LogBatch struct {
+	Records  []wire.Record
+	Producer *TxnProducer // whose transaction the records are part of; nil: none
+	Marker   *Marker      // ends a transaction; there are no records then
+}
+
+// LogRecord is a record of the log, or a marker.
+type LogRecord struct {
+	wire.Record
+
+	Producer int64   // whose transaction it is part of; -1: none
+	Marker   *Marker // the record is a marker
 }
 
 // Config is what a Coordinator is built from.
@@ -93,6 +117,7 @@ func New(cfg Config) *Coordinator {
 			partition: p,
 			groups:    make(map[string]*entry),
 			waiting:   make(map[Ticket]chan kmsg.Response),
+			open:      make(map[int64]map[*entry]bool),
 		})
 	}
 	return c

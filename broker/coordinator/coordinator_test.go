@@ -23,7 +23,7 @@ import (
 // stuck or broken.
 type memLog struct {
 	mu      sync.Mutex
-	records map[int32][]wire.Record
+	records map[int32][]coordinator.LogRecord
 	appends int
 	err     error
 	stuck   chan struct{} // not nil: Append and Read wait for it
@@ -41,25 +41,44 @@ func (l *memLog) wait(ctx context.Context) {
 	}
 }
 
-func (l *memLog) Append(ctx context.Context, partition int32, records []wire.Record) error {
+func (l *memLog) Append(ctx context.Context, partition int32, batches []coordinator.LogBatch) []error {
 	l.wait(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.appends++
-	if l.err != nil {
-		return l.err
+	err := l.err
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return slices.Repeat([]error{err}, len(batches))
 	}
 	if l.records == nil {
-		l.records = make(map[int32][]wire.Record)
+		l.records = make(map[int32][]coordinator.LogRecord)
 	}
-	for _, r := range records {
-		r.Offset = int64(len(l.records[partition]))
-		l.records[partition] = append(l.records[partition], r)
+	for _, b := range batches {
+		l.records[partition] = append(l.records[partition], logRecords(b, len(l.records[partition]))...)
 	}
-	return ctx.Err()
+	return nil
 }
 
-func (l *memLog) Read(ctx context.Context, partition int32, fn func(wire.Record) error) error {
+// logRecords is a batch as it is read again.
+func logRecords(b coordinator.LogBatch, at int) (out []coordinator.LogRecord) {
+	if b.Marker != nil {
+		return []coordinator.LogRecord{{Record: wire.Record{Offset: int64(at)}, Producer: b.Marker.ProducerID, Marker: b.Marker}}
+	}
+	for _, r := range b.Records {
+		r.Offset = int64(at + len(out))
+		lr := coordinator.LogRecord{Record: r, Producer: -1}
+		if b.Producer != nil {
+			lr.Producer = b.Producer.ID
+		}
+		out = append(out, lr)
+	}
+	return out
+}
+
+func (l *memLog) Read(ctx context.Context, partition int32, fn func(coordinator.LogRecord) error) error {
 	l.wait(ctx)
 	l.mu.Lock()
 	records := slices.Clone(l.records[partition])

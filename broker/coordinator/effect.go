@@ -12,8 +12,8 @@ import (
 // 0 is no ticket.
 type Ticket uint64
 
-// Effect is what a Group wants done: an Answer or an Append. Effects are
-// carried out in order.
+// Effect is what a Group or a Transaction wants done. Effects are carried out in
+// order.
 type Effect interface{ effect() }
 
 // Answer ends the wait of a ticket. Response has the version of the request.
@@ -22,12 +22,13 @@ type Answer struct {
 	Response kmsg.Response
 }
 
-// Append asks for records in the group's partition. Appends of one group are
-// made in the order given, and each ends with one call of Group.Appended, in
-// the same order.
+// Append asks for records in the machine's partition. Appends of one machine are
+// made in the order given, and each ends with one call of its Appended, in the
+// same order.
 type Append struct {
-	ID      uint64
-	Records []wire.Record
+	ID       uint64
+	Records  []wire.Record
+	Producer *TxnProducer // whose transaction they are part of; nil: none
 }
 
 func (Answer) effect() {}

@@ -1,8 +1,13 @@
 package coordinator
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
 
-// OffsetFetch shows durable commits; an offset of -1 is none. A null topic list
+// OffsetFetch shows durable commits that count; an offset of -1 is none. With
+// RequireStable a partition for which a transaction that is not over has a
+// commit is UNSTABLE_OFFSET_COMMIT (KIP-447). A null topic list
 // asks for all (v2). A group that does not exist has no commits, which is no
 // error. From v10 on the caller has put in the names for topic ids, and puts the
 // ids into the answer of a request for all topics. (key 9, v0-10)
@@ -10,13 +15,14 @@ import "github.com/twmb/franz-go/pkg/kmsg"
 // Version notes:
 //   - v2: null topics, an error code for the group
 //   - v5: leader epochs (KIP-320)
+//   - v7: RequireStable (KIP-447)
 //   - v8: several groups (KIP-709)
 func (c *Coordinator) OffsetFetch(req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
 	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
 	if req.Version >= 8 {
 		for i := range req.Groups {
 			rg := &req.Groups[i]
-			resp.Groups = append(resp.Groups, c.fetch(rg.Group, rg.Topics, rg.Topics == nil))
+			resp.Groups = append(resp.Groups, c.fetch(rg.Group, rg.Topics, rg.Topics == nil, req.RequireStable))
 		}
 		return resp
 	}
@@ -26,7 +32,7 @@ func (c *Coordinator) OffsetFetch(req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetc
 		t.Topic, t.Partitions = req.Topics[i].Topic, req.Topics[i].Partitions
 		one = append(one, t)
 	}
-	got := c.fetch(req.Group, one, req.Topics == nil && req.Version >= 2)
+	got := c.fetch(req.Group, one, req.Topics == nil && req.Version >= 2, req.RequireStable)
 	resp.ErrorCode = got.ErrorCode
 	if got.ErrorCode != 0 && req.Version < 2 { // no place for it but the partitions
 		got.Topics = failFetch(one, got.ErrorCode)
@@ -46,7 +52,7 @@ func (c *Coordinator) OffsetFetch(req *kmsg.OffsetFetchRequest) *kmsg.OffsetFetc
 	return resp
 }
 
-func (c *Coordinator) fetch(group string, topics []kmsg.OffsetFetchRequestGroupTopic, all bool) kmsg.OffsetFetchResponseGroup {
+func (c *Coordinator) fetch(group string, topics []kmsg.OffsetFetchRequestGroupTopic, all, stable bool) kmsg.OffsetFetchResponseGroup {
 	out := kmsg.NewOffsetFetchResponseGroup()
 	out.Group = group
 	s := c.shardOf(group)
@@ -64,10 +70,14 @@ func (c *Coordinator) fetch(group string, topics []kmsg.OffsetFetchRequestGroupT
 		t.Topic, t.TopicID = name, id
 		for _, p := range partitions {
 			committed := CommittedOffset{Offset: -1, LeaderEpoch: -1}
-			if g != nil {
+			rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+			switch {
+			case g == nil:
+			case stable && g.unstable(topicPartition{name, p}):
+				rp.ErrorCode = kerr.UnstableOffsetCommit.Code
+			default:
 				committed, _ = g.Committed(name, p)
 			}
-			rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
 			rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata = p, committed.Offset, committed.LeaderEpoch, &committed.Metadata
 			t.Partitions = append(t.Partitions, rp)
 		}

@@ -76,6 +76,11 @@ type Group struct {
 	offsets  map[string]map[int32]offset // durable commits, by topic and partition
 	unstored map[topicPartition]int      // commits on their way to the log
 
+	// undecided are durable commits of transactions that are not over, by
+	// producer id.
+	undecided map[int64]map[topicPartition]offset
+	lastOrder uint64 // of a commit
+
 	lastAppend uint64
 	appends    map[uint64]func(code int16, now time.Time)
 	out        []Effect
@@ -93,6 +98,7 @@ func NewGroup(id string, settings *Settings, now time.Time) *Group {
 		pendingSync: make(map[string]bool),
 		offsets:     make(map[string]map[int32]offset),
 		unstored:    make(map[topicPartition]int),
+		undecided:   make(map[int64]map[topicPartition]offset),
 		appends:     make(map[uint64]func(int16, time.Time)),
 	}
 }
@@ -113,7 +119,7 @@ func (g *Group) Gone() bool { return g.gone }
 // it may be forgotten without a record.
 func (g *Group) Vacant() bool {
 	return g.state == Empty && !g.recorded && len(g.members) == 0 && len(g.pendingJoin) == 0 &&
-		len(g.offsets) == 0 && len(g.appends) == 0
+		len(g.offsets) == 0 && len(g.undecided) == 0 && len(g.appends) == 0
 }
 
 // Next is the earliest deadline that Tick waits for; ok is false when there is none.

@@ -12,7 +12,6 @@ import (
 	"pgregory.net/rapid"
 
 	"kmirror/broker/coordinator"
-	"kmirror/internal/wire"
 )
 
 // history drives one group at random: clients that come, go, fall silent and
@@ -25,12 +24,19 @@ type history struct {
 	ids      int
 	last     coordinator.Ticket
 	open     map[coordinator.Ticket]bool
-	waiting  []coordinator.Append
-	log      []wire.Record
+	waiting  []toAppend
+	log      []coordinator.LogRecord
 	members  []string           // ids that clients believe in
 	instance map[string]*string // of static members, by id
 	deserted map[coordinator.Ticket]bool
 	failed   bool // an append has failed
+}
+
+// toAppend is an append, or a marker in the group's partition.
+type toAppend struct {
+	coordinator.Append
+
+	marker *coordinator.Marker
 }
 
 func (h *history) ticket() coordinator.Ticket {
@@ -43,7 +49,7 @@ func (h *history) do(effects []coordinator.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case coordinator.Append:
-			h.waiting = append(h.waiting, e)
+			h.waiting = append(h.waiting, toAppend{Append: e})
 		case coordinator.Answer:
 			if h.deserted[e.Ticket] { // its connection died; nobody listens
 				delete(h.deserted, e.Ticket)
@@ -71,10 +77,13 @@ func (h *history) written(ok bool) {
 	h.failed = h.failed || !ok
 	if ok {
 		code = 0
-		for _, r := range a.Records {
-			r.Offset = int64(len(h.log))
-			h.log = append(h.log, r)
+		h.log = append(h.log, logRecords(coordinator.LogBatch{Records: a.Records, Producer: a.Producer, Marker: a.marker}, len(h.log))...)
+	}
+	if a.marker != nil {
+		if ok {
+			h.group.Decide(a.marker.ProducerID, a.marker.Commit)
 		}
+		return
 	}
 	h.do(h.group.Appended(a.ID, code, h.now))
 }
@@ -164,11 +173,36 @@ func (h *history) step() {
 	case 13:
 		h.wait(time.Duration(rapid.SampledFrom([]int{1, 4, 11, 31}).Draw(t, "seconds")) * time.Second)
 	}
+	switch rapid.IntRange(0, 3).Draw(t, "transaction") {
+	case 0:
+		r := kmsg.NewPtrTxnOffsetCommitRequest()
+		r.Version, r.Group, r.MemberID, r.InstanceID, r.Generation = 3, "g", who, instance, generation
+		if who == "" {
+			r.Generation = -1
+		}
+		rt := kmsg.NewTxnOffsetCommitRequestTopic()
+		rt.Topic = rapid.SampledFrom([]string{"t", "u"}).Draw(t, "topic")
+		for p := range int32(rapid.IntRange(1, 3).Draw(t, "partitions")) {
+			rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+			h.ids++
+			rp.Partition, rp.Offset = p, int64(h.ids)
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		r.Topics = append(r.Topics, rt)
+		h.do(h.group.CommitTransactional(h.ticket(), r, coordinator.TxnProducer{ID: int64(rapid.IntRange(1, 3).Draw(t, "producer"))}, h.now))
+	case 1:
+		h.mark(int64(rapid.IntRange(1, 3).Draw(t, "producer")), rapid.Bool().Draw(t, "commit"))
+	}
 	if !rapid.Bool().Draw(t, "appends late") {
 		for len(h.waiting) > 0 {
 			h.written(true)
 		}
 	}
+}
+
+// mark ends a producer's transaction.
+func (h *history) mark(producer int64, commit bool) {
+	h.waiting = append(h.waiting, toAppend{marker: &coordinator.Marker{ProducerID: producer, Commit: commit}})
 }
 
 // offsetsOf is every durable commit of a group.
@@ -204,6 +238,11 @@ func TestRandomHistories(t *testing.T) {
 			h.written(true)
 		}
 		h.compareWithLog()
+		for producer := range int64(4) { // what is undecided is the same here and there
+			h.mark(producer, true)
+			h.written(true)
+		}
+		h.compareWithLog()
 		for range 3 { // nobody does anything any more: sessions end, and with them every wait
 			h.wait(10 * time.Minute)
 			for len(h.waiting) > 0 {
@@ -224,7 +263,7 @@ func TestRandomHistories(t *testing.T) {
 // compared when it is stable, and when no record is missing because it could
 // not be written.
 func (h *history) compareWithLog() {
-	c := coordinator.New(coordinator.Config{Partitions: 1, Settings: h.settings, Log: &memLog{records: map[int32][]wire.Record{0: h.log}}})
+	c := coordinator.New(coordinator.Config{Partitions: 1, Settings: h.settings, Log: &memLog{records: map[int32][]coordinator.LogRecord{0: h.log}}})
 	if err := c.Load(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}

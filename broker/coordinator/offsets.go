@@ -52,6 +52,8 @@ func (g *Group) Commit(t Ticket, req *kmsg.OffsetCommitRequest, now time.Time) [
 				continue
 			}
 			tp := topicPartition{name, p.Partition}
+			g.lastOrder++
+			o.order = g.lastOrder
 			commits = append(commits, commit{tp, o})
 			records = append(records, g.offsetRecord(tp, o))
 			g.unstored[tp]++
@@ -199,7 +201,7 @@ func (g *Group) subscribes(topic string) bool {
 // holds tells that the log has, or is about to have, a commit.
 func (g *Group) holds(tp topicPartition) bool {
 	_, ok := g.offsets[tp.topic][tp.partition]
-	return ok || g.unstored[tp] > 0
+	return ok || g.unstored[tp] > 0 || g.unstable(tp)
 }
 
 // tombstone removes offsets from the log, then from memory, then runs done;
@@ -268,6 +270,7 @@ func (g *Group) erase(offsets []topicPartition, now time.Time, done func(code in
 	g.append(records, func(code int16, _ time.Time) {
 		if code == 0 {
 			clear(g.offsets)
+			clear(g.undecided)
 			g.gone = true
 		} else {
 			g.state, g.stateSince = Empty, since
@@ -307,8 +310,8 @@ func (g *Group) Expire(now time.Time) []Effect {
 	}
 	ms := now.UnixMilli()
 	expired := g.held(func(tp topicPartition) bool {
-		o := g.offsets[tp.topic][tp.partition]
-		if g.subscribes(tp.topic) && g.state != Empty {
+		o, ok := g.offsets[tp.topic][tp.partition]
+		if !ok || g.unstable(tp) || g.subscribes(tp.topic) && g.state != Empty {
 			return false
 		}
 		if o.expires >= 0 {
@@ -320,7 +323,7 @@ func (g *Group) Expire(now time.Time) []Effect {
 	for _, partitions := range g.offsets {
 		total += len(partitions)
 	}
-	if g.state == Empty && len(expired) == total && len(g.pendingJoin) == 0 && len(g.appends) == 0 {
+	if g.state == Empty && len(expired) == total && len(g.pendingJoin) == 0 && len(g.appends) == 0 && len(g.undecided) == 0 {
 		g.erase(expired, now, func(int16) {})
 	} else {
 		g.tombstone(expired, now, func(int16, time.Time) {})
@@ -346,6 +349,11 @@ func (g *Group) held(match func(topicPartition) bool) (tps []topicPartition) {
 	for tp := range g.unstored {
 		add(tp)
 	}
+	for _, commits := range g.undecided {
+		for tp := range commits {
+			add(tp)
+		}
+	}
 	slices.SortFunc(tps, func(a, b topicPartition) int {
 		if c := strings.Compare(a.topic, b.topic); c != 0 {
 			return c
@@ -366,5 +374,11 @@ func (g *Group) forget(tp topicPartition) {
 	delete(g.offsets[tp.topic], tp.partition)
 	if len(g.offsets[tp.topic]) == 0 {
 		delete(g.offsets, tp.topic)
+	}
+	for producer, commits := range g.undecided {
+		delete(commits, tp)
+		if len(commits) == 0 {
+			delete(g.undecided, producer)
+		}
 	}
 }

@@ -39,8 +39,9 @@ type offset struct {
 	at        int64
 	epoch     int32
 	metadata  string
-	committed int64 // ms
-	expires   int64 // ms; -1: by retention
+	committed int64  // ms
+	expires   int64  // ms; -1: by retention
+	order     uint64 // of its record among those of the group
 }
 
 type topicPartition struct {
@@ -116,6 +117,7 @@ func (g *Group) metadataKey() []byte {
 // tp, commit) or of a group (metadata). A nil commit or metadata is a tombstone.
 type entryOf struct {
 	group    string
+	producer int64 // whose transaction the record is part of; noProducerID: none
 	isOffset bool
 	tp       topicPartition
 	commit   *kmsg.OffsetCommitValue
@@ -202,10 +204,16 @@ func (g *Group) replay(e entryOf) {
 	case e.isOffset && e.commit == nil:
 		g.forget(e.tp)
 	case e.isOffset:
-		g.put(e.tp, offset{
+		g.lastOrder++
+		o := offset{
 			at: e.commit.Offset, epoch: e.commit.LeaderEpoch, metadata: e.commit.Metadata,
-			committed: e.commit.CommitTimestamp, expires: e.commit.ExpireTimestamp,
-		})
+			committed: e.commit.CommitTimestamp, expires: e.commit.ExpireTimestamp, order: g.lastOrder,
+		}
+		if e.producer == noProducerID {
+			g.put(e.tp, o)
+		} else {
+			g.putUndecided(e.producer, e.tp, o)
+		}
 	case e.metadata == nil:
 		g.restore(kmsg.NewGroupMetadataValue())
 		g.recorded = false

@@ -89,7 +89,7 @@ func FuzzLoad(f *testing.F) {
 		if null {
 			value = nil
 		}
-		log := &memLog{records: map[int32][]wire.Record{0: {{Key: key, Value: value}}}}
+		log := &memLog{records: map[int32][]coordinator.LogRecord{0: {{Record: wire.Record{Key: key, Value: value}, Producer: -1}}}}
 		c := coordinator.New(coordinator.Config{Partitions: 1, Settings: coordinator.DefaultSettings(), Log: log})
 		if err := c.Load(t.Context()); err != nil {
 			t.Fatal(err)

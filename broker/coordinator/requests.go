@@ -132,6 +132,28 @@ func (c *Coordinator) OffsetCommit(ctx context.Context, req *kmsg.OffsetCommitRe
 	})
 }
 
+// TxnOffsetCommit answers when the commits are durable; they count when the
+// producer's transaction is committed. The caller has taken out partitions that
+// do not exist, and knows that the transaction reaches the group's partition.
+// (key 28, v0-5).
+func (c *Coordinator) TxnOffsetCommit(ctx context.Context, req *kmsg.TxnOffsetCommitRequest, producer TxnProducer) *kmsg.TxnOffsetCommitResponse {
+	refuse := func(code int16) *kmsg.TxnOffsetCommitResponse {
+		resp := req.ResponseKind().(*kmsg.TxnOffsetCommitResponse)
+		FailTxnCommit(req, resp, code)
+		return resp
+	}
+	if req.Group == "" {
+		return refuse(kerr.InvalidGroupID.Code)
+	}
+	create, missing := req.Generation < 0, kerr.IllegalGeneration.Code
+	if create {
+		missing = kerr.PolicyViolation.Code // too many groups
+	}
+	return ask(ctx, c, strings.Clone(req.Group), create, missing, refuse, func(g *Group, t Ticket, now time.Time) []Effect {
+		return g.CommitTransactional(t, req, producer, now)
+	})
+}
+
 // OffsetDelete answers when the tombstones are durable. The caller has taken
 // out partitions that do not exist. (key 47, v0).
 func (c *Coordinator) OffsetDelete(ctx context.Context, req *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {

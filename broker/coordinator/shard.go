@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ type shard struct {
 	groups  map[string]*entry
 	waiting map[Ticket]chan kmsg.Response // capacity 1; closed without a value when the runner stops
 	queue   []queued                      // appends not yet begun, in order
+	open    map[int64]map[*entry]bool     // groups with commits of a transaction that is not over, by producer id
 	busy    bool                          // an appender has this shard, or it lies in Coordinator.work
 }
 
@@ -33,10 +35,15 @@ type entry struct {
 	scheduled time.Time
 }
 
+// queued is an Append of a group, or a marker.
 type queued struct {
-	entry   *entry
-	id      uint64
-	records []wire.Record
+	entry    *entry
+	id       uint64
+	records  []wire.Record
+	producer *TxnProducer
+
+	marker *Marker
+	marked chan error // capacity 1
 }
 
 // batchBytes bounds what one Log.Append carries when several requests share it.
@@ -82,11 +89,7 @@ func (c *Coordinator) apply(s *shard, e *entry, effects []Effect) {
 				ch <- effect.Response
 			}
 		case Append:
-			s.queue = append(s.queue, queued{e, effect.ID, effect.Records})
-			if !s.busy {
-				s.busy = true
-				c.work <- s // never blocks: one place for each shard
-			}
+			c.enqueue(s, queued{entry: e, id: effect.ID, records: effect.Records, producer: effect.Producer})
 		}
 	}
 	if g := e.group; (g.Gone() || g.Vacant()) && s.groups[g.ID()] == e {
@@ -95,6 +98,15 @@ func (c *Coordinator) apply(s *shard, e *entry, effects []Effect) {
 		return
 	}
 	c.schedule(s, e)
+}
+
+// enqueue hands an append to Run. Needs s.mu.
+func (c *Coordinator) enqueue(s *shard, q queued) {
+	s.queue = append(s.queue, q)
+	if !s.busy {
+		s.busy = true
+		c.work <- s // never blocks: one place for each shard
+	}
 }
 
 // schedule sees to it that the group's next deadline is not missed. Needs s.mu.
@@ -110,27 +122,68 @@ func (c *Coordinator) schedule(s *shard, e *entry) {
 // that waits goes together, so commits share the cost of a flush.
 func (c *Coordinator) drain(ctx context.Context, s *shard) {
 	for {
-		batch, records := s.nextBatch()
-		if len(batch) == 0 {
+		taken, batches := s.nextBatches()
+		if len(batches) == 0 {
 			return
 		}
-		err := c.log.Append(ctx, s.partition, records)
-		code := appendCode(err)
-		if err != nil && ctx.Err() == nil {
-			c.logger.Error("group records not written", slog.Int("partition", int(s.partition)), slog.Int("records", len(records)), slog.Any("error", err))
-		}
+		errs := c.log.Append(ctx, s.partition, batches)
 		now := time.Now()
 		s.mu.Lock()
-		for _, q := range batch {
-			c.apply(s, q.entry, q.entry.group.Appended(q.id, code, now))
+		for i, t := range taken {
+			var err error
+			if errs != nil {
+				err = errs[i]
+			}
+			c.appended(ctx, s, t, err, now)
 		}
 		s.mu.Unlock()
 	}
 }
 
-// nextBatch takes the next appends off the queue; none means that the
-// appender is done.
-func (s *shard) nextBatch() (batch []queued, records []wire.Record) {
+// appended tells everybody of one batch what became of it. Needs s.mu.
+func (c *Coordinator) appended(ctx context.Context, s *shard, taken []queued, err error, now time.Time) {
+	if err != nil && ctx.Err() == nil && taken[0].marker == nil && taken[0].producer == nil {
+		c.logger.Error("group records not written", slog.Int("partition", int(s.partition)), slog.Int("appends", len(taken)), slog.Any("error", err))
+	}
+	for _, q := range taken {
+		if q.marker != nil {
+			if err == nil {
+				s.decide(*q.marker)
+			}
+			q.marked <- err
+			continue
+		}
+		code := appendCode(err)
+		if q.producer != nil {
+			code = txnAppendCode(err)
+		}
+		c.apply(s, q.entry, q.entry.group.Appended(q.id, code, now))
+		if q.producer != nil && q.entry.group.Undecided(q.producer.ID) {
+			s.opened(q.producer.ID, q.entry)
+		}
+	}
+}
+
+// opened remembers that a group has commits of a transaction. Needs s.mu.
+func (s *shard) opened(producer int64, e *entry) {
+	if s.open[producer] == nil {
+		s.open[producer] = make(map[*entry]bool)
+	}
+	s.open[producer][e] = true
+}
+
+// decide ends a transaction in all groups. Needs s.mu.
+func (s *shard) decide(m Marker) {
+	for e := range s.open[m.ProducerID] {
+		e.group.Decide(m.ProducerID, m.Commit)
+	}
+	delete(s.open, m.ProducerID)
+}
+
+// nextBatches takes what is queued, up to a size; none means that the appender
+// is done. taken[i] are those that batches[i] is for: plain records of several
+// groups go together.
+func (s *shard) nextBatches() (taken [][]queued, batches []LogBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	size := 0
@@ -139,17 +192,57 @@ func (s *shard) nextBatch() (batch []queued, records []wire.Record) {
 		for _, r := range q.records {
 			size += len(r.Key) + len(r.Value) + 32
 		}
-		if len(batch) > 0 && size > batchBytes {
+		if len(batches) > 0 && size > batchBytes {
 			break
 		}
-		batch, records = append(batch, q), append(records, q.records...)
+		plain := q.producer == nil && q.marker == nil
+		if n := len(batches); n > 0 && plain && batches[n-1].Producer == nil && batches[n-1].Marker == nil {
+			taken[n-1], batches[n-1].Records = append(taken[n-1], q), append(batches[n-1].Records, q.records...)
+		} else {
+			taken, batches = append(taken, []queued{q}), append(batches, LogBatch{slices.Clip(q.records), q.producer, q.marker})
+		}
 		s.queue[0] = queued{}
 		s.queue = s.queue[1:]
 	}
-	if len(batch) == 0 {
+	if len(batches) == 0 {
 		s.queue, s.busy = nil, false
 	}
-	return batch, records
+	return taken, batches
+}
+
+// CompleteTransaction writes the marker of a transaction into a partition of
+// __consumer_offsets and lets the offsets that were committed in it count, or
+// not. It returns when the marker is durable; an error may be a *kerr.Error.
+func (c *Coordinator) CompleteTransaction(ctx context.Context, partition int32, m Marker) error {
+	if partition < 0 || int(partition) >= len(c.shards) {
+		return kerr.UnknownTopicOrPartition
+	}
+	s, marked := c.shards[partition], make(chan error, 1)
+	s.mu.Lock()
+	if code := s.ready(); code != 0 {
+		s.mu.Unlock()
+		return kerr.ErrorForCode(code)
+	}
+	c.enqueue(s, queued{marker: &m, marked: marked})
+	s.mu.Unlock()
+	select {
+	case err := <-marked:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// txnAppendCode is what a failed append of transactional records is to a
+// client: what its producer did wrong it is told as it is.
+func txnAppendCode(err error) int16 {
+	if coded, ok := errors.AsType[*kerr.Error](err); ok {
+		switch coded.Code {
+		case kerr.InvalidProducerEpoch.Code, kerr.InvalidTxnState.Code:
+			return coded.Code
+		}
+	}
+	return appendCode(err)
 }
 
 // appendCode is what a failed append is to a client: what may pass, it retries.
@@ -177,8 +270,14 @@ func appendCode(err error) int16 {
 func (c *Coordinator) LoadPartition(ctx context.Context, partition int32) error {
 	s := c.shards[partition]
 	groups, now := make(map[string]*entry), time.Now()
-	err := c.log.Read(ctx, partition, func(r wire.Record) error {
-		e, known, err := decodeRecord(r)
+	loading := shard{open: make(map[int64]map[*entry]bool)}
+	err := c.log.Read(ctx, partition, func(r LogRecord) error {
+		if r.Marker != nil {
+			loading.decide(*r.Marker)
+			return nil
+		}
+		e, known, err := decodeRecord(r.Record)
+		e.producer = r.Producer
 		switch {
 		case err != nil:
 			c.logger.Warn("group record skipped", slog.Int("partition", int(partition)), slog.Int64("offset", r.Offset), slog.Any("error", err))
@@ -187,6 +286,9 @@ func (c *Coordinator) LoadPartition(ctx context.Context, partition int32) error 
 				groups[e.group] = &entry{group: NewGroup(e.group, &c.settings, now)}
 			}
 			groups[e.group].group.replay(e)
+			if e.producer != noProducerID {
+				loading.opened(e.producer, groups[e.group])
+			}
 		}
 		return nil
 	})
@@ -199,7 +301,7 @@ func (c *Coordinator) LoadPartition(ctx context.Context, partition int32) error 
 	if s.loaded || s.stopped {
 		return nil
 	}
-	s.loaded = true
+	s.loaded, s.open = true, loading.open
 	for id, e := range groups {
 		s.groups[id] = e
 		c.groups.Add(1)

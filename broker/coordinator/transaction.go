@@ -62,6 +62,8 @@ type Marker struct {
 	Epoch      int16
 	Version    int16 // of the transaction; from 2 on the epoch is above that of the transaction's records
 	Commit     bool
+
+	CoordinatorEpoch int32 // leader epoch of the partition of __transaction_state that decided; the broker fills it in
 }
 
 // The transaction versions of KIP-890. The node finalizes version 2; a client

@@ -195,7 +195,9 @@ func (t *Transaction) mark(now time.Time) {
 	next := t.completed(now)
 	t.pending = &next
 	t.out = append(t.out, Mark{
-		Marker:     Marker{t.state.producerID, t.state.epoch, t.state.version, t.state.status == TxnPrepareCommit},
+		Marker: Marker{
+			ProducerID: t.state.producerID, Epoch: t.state.epoch, Version: t.state.version, Commit: t.state.status == TxnPrepareCommit,
+		},
 		Partitions: sortedPartitions(t.state.partitions),
 	})
 }
