@@ -247,7 +247,7 @@ func (l *Log) roll() error {
 	}
 	old.pending = false
 	l.seal(old)
-	l.saveSnapshot(end)
+	l.saveSnapshot(end, l.producers)
 	l.dirMoved = true
 	segments := *l.segments.Load()
 	l.publish(append(slices.Clip(segments), fresh))
@@ -280,8 +280,8 @@ func (l *Log) seal(s *segment) {
 
 // saveSnapshot writes the producers as they stand at offset. Without it a
 // restart reads more of the log, no harm beyond that.
-func (l *Log) saveSnapshot(offset int64) {
-	if err := writeFile(l.store.o.FS, l.snapshotPath(offset), encodeSnapshot(l.producers), false); err != nil {
+func (l *Log) saveSnapshot(offset int64, ps *producers) {
+	if err := writeFile(l.store.o.FS, l.snapshotPath(offset), encodeSnapshot(ps), false); err != nil {
 		l.logger().Warn("cannot save a producer snapshot", slog.Int64("offset", offset), slog.String("error", err.Error()))
 	}
 }

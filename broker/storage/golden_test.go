@@ -341,7 +341,7 @@ func readCommitted(t fatal, l *storage.Log, offset int64, size int) map[int64]st
 					if binary.BigEndian.Uint16(r.Key[2:]) == 0 {
 						delete(skipping, b.ProducerID())
 					}
-				case r.Offset >= offset && !(b.IsTransactional() && skipping[b.ProducerID()]):
+				case r.Offset >= offset && (!b.IsTransactional() || !skipping[b.ProducerID()]):
 					seen[r.Offset] = string(r.Value)
 				}
 			}

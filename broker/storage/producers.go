@@ -104,7 +104,7 @@ func (ps *producers) check(b wire.Batch, from origin, verified Guard, where Part
 	p := ps.byID[id]
 	if from == fromClient && p != nil && p.n > 0 && epoch == p.epoch {
 		last := b.LastSequence()
-		for i := int(p.n) - 1; i >= 0; i-- {
+		for i := range p.n {
 			if w := &p.recent[i]; w.lastSequence == last && w.firstSequence() == first {
 				return w, nil
 			}

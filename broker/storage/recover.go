@@ -412,7 +412,7 @@ func removeSegmentFiles(fsys FS, seg *segment) error {
 const trustAll = math.MaxInt64
 
 // loadProducers finds the newest good snapshot at or below the log's end, and
-// reads from the batches what it does not hold. Transaction indexes of segments
+// reads from the batches what it does not hold. Transaction indexes and snapshots
 // from the offset trusted on are made anew. The log is not published yet, or its
 // mu is held.
 func (l *Log) loadProducers(snapshots []int64, trusted int64) error {
@@ -429,16 +429,22 @@ func (l *Log) loadProducers(snapshots []int64, trusted int64) error {
 		}
 	}
 	segments := *l.segments.Load()
-	aborted := make(map[*segment][]abortedTransaction)
-	if err := l.replay(segments, from, ps, now, func(in *segment, t abortedTransaction) { aborted[in] = append(aborted[in], t) }); err != nil {
-		return err
-	}
-	for _, s := range segments {
+	for i, s := range segments {
+		if i+1 < len(segments) && segments[i+1].base <= from {
+			continue
+		}
+		if s.base > trusted {
+			l.saveSnapshot(s.base, ps)
+		}
+		var aborted []abortedTransaction
+		if err := l.replay(segments[:i+1], max(from, s.base), ps, now, func(t abortedTransaction) { aborted = append(aborted, t) }); err != nil {
+			return err
+		}
 		if s.base < trusted {
 			continue
 		}
-		s.aborted.Store(&abortedList{entries: aborted[s]})
-		s.aborts.Store(len(aborted[s]) > 0)
+		s.aborted.Store(&abortedList{entries: aborted})
+		s.aborts.Store(len(aborted) > 0)
 		if s != l.active {
 			if err := s.saveAborted(); err != nil {
 				return err
@@ -464,14 +470,14 @@ func (l *Log) loadSnapshot(snapshots []int64, trusted, now int64) (ps *producers
 		path := l.snapshotPath(offset)
 		ofSegment := slices.ContainsFunc(segments, func(s *segment) bool { return s.base == offset })
 		// One below the first segment does not know what was deleted since.
-		useful := offset <= end && offset >= segments[0].base && (ofSegment || !found && offset <= trusted)
+		useful := offset <= min(end, trusted) && offset >= segments[0].base && (ofSegment || !found)
 		if !useful {
 			if err := l.store.o.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, 0, err
 			}
 			continue
 		}
-		if found || offset > trusted {
+		if found {
 			continue
 		}
 		content, err := os.ReadFile(path)
@@ -493,9 +499,9 @@ func (l *Log) loadSnapshot(snapshots []int64, trusted, now int64) (ps *producers
 }
 
 // replay makes ps remember the batches of segments from offset on, and hands
-// over every transaction that they aborted with the segment of its marker.
-func (l *Log) replay(segments []*segment, offset int64, ps *producers, now int64, aborted func(*segment, abortedTransaction)) error {
-	return eachBatch(segments, offset, func(s *segment, file io.ReaderAt, pos int64, h wire.Batch) error {
+// over every transaction that they aborted.
+func (l *Log) replay(segments []*segment, offset int64, ps *producers, now int64, aborted func(abortedTransaction)) error {
+	return eachBatch(segments, offset, func(file io.ReaderAt, pos int64, h wire.Batch) error {
 		if h.ProducerID() < 0 {
 			return nil
 		}
@@ -518,7 +524,7 @@ func (l *Log) replay(segments []*segment, offset int64, ps *producers, now int64
 			return nil
 		}
 		if t, ended := ps.end(m, b.BaseOffset(), b.MaxTimestamp(), now); ended && !m.Commit {
-			aborted(s, t)
+			aborted(t)
 		}
 		return nil
 	})
@@ -531,7 +537,7 @@ func (l *Log) recallRecent(ps *producers, offset int64) error {
 		return nil
 	}
 	seen := newProducers()
-	err := eachBatch(*l.segments.Load(), l.tailStart(), func(_ *segment, _ io.ReaderAt, _ int64, h wire.Batch) error {
+	err := eachBatch(*l.segments.Load(), l.tailStart(), func(_ io.ReaderAt, _ int64, h wire.Batch) error {
 		switch {
 		case h.BaseOffset() >= offset || h.ProducerID() < 0:
 		case h.IsControl():
@@ -577,7 +583,7 @@ func (l *Log) tailStart() int64 {
 
 // eachBatch hands the headers of all batches from the one that holds offset on
 // to fn, with where they stand.
-func eachBatch(segments []*segment, offset int64, fn func(s *segment, file io.ReaderAt, pos int64, h wire.Batch) error) error {
+func eachBatch(segments []*segment, offset int64, fn func(file io.ReaderAt, pos int64, h wire.Batch) error) error {
 	for i, seg := range segments {
 		if i+1 < len(segments) && segments[i+1].base <= offset || seg.size.Load() == 0 {
 			continue
@@ -589,7 +595,7 @@ func eachBatch(segments []*segment, offset int64, fn func(s *segment, file io.Re
 		w := &walker{buf: make([]byte, walkBytes)}
 		pos, _, ok, err := seg.find(w, h.file, offset, seg.size.Load())
 		if err == nil && ok {
-			err = w.eachHeader(pos, func(pos int64, header wire.Batch) error { return fn(seg, h.file, pos, header) })
+			err = w.eachHeader(pos, func(pos int64, header wire.Batch) error { return fn(h.file, pos, header) })
 		}
 		h.release()
 		if err != nil {

@@ -267,7 +267,7 @@ func (l *Log) close() error {
 		times := appendTime(slices.Clip(l.active.times), l.active.maxTime, l.active.maxRel)
 		l.active.timeMu.Unlock()
 		l.active.writeIndexes(l.active.index.Load().all(), times)
-		l.saveSnapshot(l.End())
+		l.saveSnapshot(l.End(), l.producers)
 		if saveErr := l.active.saveAborted(); saveErr != nil {
 			err = storageError(saveErr, "save the transaction index of %s", l.name)
 		}

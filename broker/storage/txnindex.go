@@ -173,8 +173,8 @@ func (l *Log) rebuildAborted(s *segment) (entries []abortedTransaction, err erro
 			break
 		}
 	}
-	err = l.replay(segments[:i+1], from, ps, 0, func(in *segment, t abortedTransaction) {
-		if in == s {
+	err = l.replay(segments[:i+1], from, ps, 0, func(t abortedTransaction) {
+		if t.last >= s.base {
 			entries = append(entries, t)
 		}
 	})
