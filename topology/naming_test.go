@@ -2,7 +2,6 @@ package topology_test
 
 import (
 	"strings"
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
