@@ -106,7 +106,7 @@ func (w *world) zombies(links links, fence string, rounds int) {
 			return nil
 		})
 		time.Sleep(randomly(0, 300*time.Millisecond)) // let more of them come
-		if fence == "detect" { // alive it would go on and on: nothing stops it
+		if fence == "detect" {                        // alive it would go on and on: nothing stops it
 			a.kill()
 		} else {
 			a.pause()
