@@ -33,6 +33,7 @@ type flow struct {
 	throttle       *throttle       // outlives the life, as totals do
 	incidents      Journal         // knows the instance and the flow
 	orders         *control        // what operators paused and accepted
+	halts          halts           // what waits for an operator's word
 	log            *slog.Logger
 
 	prepared chan struct{} // closed when the map topic is there
