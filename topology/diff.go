@@ -34,13 +34,48 @@ func (c Change) String() string {
 // Diff is what changes when a configuration takes the place of an older one: the
 // process, clusters, coordination, flows. What a file leaves out counts as if its
 // default stood there; the order of clusters and of flows means nothing. Flows
-// and the level of the log are live, all else needs a restart. No secret shows,
-// nor a value that came from the environment or from a file beside this one.
+// and the level of the log are live, all else needs a restart, and so does a flow
+// between clusters that do, unless it goes. No secret shows, nor a value that came from the
+// environment or from a file beside this one.
 func Diff(older, newer *Config) []Change {
-	before, after := older.tree(), newer.tree()
-	changes := compare(before, after)
+	changes := compare(older.tree(), newer.tree())
+	moved := movedClusters(changes)
+	for i, change := range changes {
+		name, isFlow := flowOf(change.Path)
+		if f := newer.Flow(name); isFlow && f != nil && (moved[f.From] || moved[f.To]) {
+			changes[i].Live = false
+		}
+	}
 	slices.SortStableFunc(changes, func(a, b Change) int { return cmp.Compare(rank(a), rank(b)) })
 	return changes
+}
+
+// movedClusters are those that a running process does not have, or not so.
+func movedClusters(changes []Change) map[string]bool {
+	moved := map[string]bool{}
+	for _, change := range changes {
+		if rest, ok := strings.CutPrefix(change.Path, "clusters"); ok {
+			moved[clusterOf(rest)] = true
+		}
+	}
+	return moved
+}
+
+// clusterOf is the name in what follows clusters in a path, see join: .east.tls, or [edge.one].tls.
+func clusterOf(rest string) string {
+	if inner, ok := strings.CutPrefix(rest, "["); ok {
+		name, _, _ := strings.Cut(inner, "]")
+		return name
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(rest, "."), ".")
+	return name
+}
+
+// flowOf is the name in flows[east->west].throttle.
+func flowOf(path string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, "flows[")
+	name, _, _ := strings.Cut(rest, "]")
+	return name, ok
 }
 
 func rank(c Change) int {

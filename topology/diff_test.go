@@ -23,7 +23,7 @@ func TestDiffNamesWhatChangesAndWhatNeedsARestart(t *testing.T) {
 	const before = `
 instance: one
 log: {level: info}
-clusters: {east: {bootstrap: [e:9092], sasl: {mechanism: plain, user: me, password: first}}, west: {embedded: {nodes: [127.0.0.1:9092]}}, old: {bootstrap: [o:9092]}, hq: {bootstrap: ["${HQ}"]}}
+clusters: {last: {bootstrap: [l:9092], sasl: {mechanism: plain, user: me, password: first}}, east: {bootstrap: [e:9092]}, south: {embedded: {nodes: [127.0.0.1:9192]}}, west: {embedded: {nodes: [127.0.0.1:9092]}}, third: {bootstrap: [t:9092]}, old: {bootstrap: [o:9092]}, hq: {bootstrap: ["${HQ}"]}}
 flows:
   - {from: east, to: west, topics: [a], throttle: 1MiB}
   - {from: west, to: east, topics: ["${SECRET}"]}
@@ -35,11 +35,11 @@ instance: one
 buffer: 128MiB
 log: {level: debug, format: json}
 coordination: {consul: {}}
-clusters: {west: {embedded: {nodes: [127.0.0.1:9092], fsync: never, settings: {num.partitions: 3}}}, east: {bootstrap: [e:9092], sasl: {mechanism: plain, user: me, password: second}}, hq: {bootstrap: ["${HQ2}"]}}
+clusters: {west: {embedded: {nodes: [127.0.0.1:9092], fsync: batch}}, south: {embedded: {nodes: [127.0.0.1:9192], fsync: never, settings: {num.partitions: 3}}}, third: {bootstrap: [t:9092]}, east: {bootstrap: [e:9092]}, last: {bootstrap: [l:9092], sasl: {mechanism: plain, user: me, password: second}}, hq: {bootstrap: ["${HQ2}"]}}
 flows:
   - {from: west, to: east, topics: ["${OTHER}"]}
   - {from: east, to: west, topics: [a, "b .*"], policies: {retention_loss: continue}, topic_rules: [{topics: [c], policies: {unfenced: continue}, paused: true}], filters: [{drop: {key: k, header: {h: v}}}]}
-  - {from: hq, to: west, topics: ["x.*"], rename: [{from: "x(.*)", to: "y$1"}], start: latest}
+  - {from: third, to: west, topics: ["x.*"], rename: [{from: "x(.*)", to: "y$1"}], start: latest}
 `
 	parse := func(text string) *topology.Config {
 		config, err := topology.Parse("m.yaml", []byte(text), func(name string) (string, bool) { return "hunter2-" + strings.ToLower(name) + ":1", true })
@@ -54,9 +54,9 @@ flows:
 		"buffer: 64MiB -> 128MiB (needs a restart)",
 		"log.level: info -> debug",
 		"log.format: text -> json (needs a restart)",
-		"clusters.west.embedded.fsync: batch -> never (needs a restart)",
-		"clusters.west.embedded.settings[num.partitions]: 3 (new) (needs a restart)",
-		"clusters.east.sasl.password: (hidden) -> (hidden) (needs a restart)",
+		"clusters.south.embedded.fsync: batch -> never (needs a restart)",
+		"clusters.south.embedded.settings[num.partitions]: 3 (new) (needs a restart)",
+		"clusters.last.sasl.password: (hidden) -> (hidden) (needs a restart)",
 		"clusters.hq.bootstrap: (hidden) -> (hidden) (needs a restart)",
 		"clusters.old: {bootstrap: ['o:9092']} (gone) (needs a restart)",
 		"coordination.consul: {} (new) (needs a restart)",
@@ -66,7 +66,7 @@ flows:
 		"flows[east->west].filters: [] -> [{topics: ['.*'], drop: {key: k, header: {h: v}}}]",
 		"flows[east->west].policies.retention_loss: stop -> continue",
 		"flows[east->west].topic_rules: [] -> [{topics: [c], policies: {unfenced: continue}, paused: true}]",
-		"flows[hq->west]: {topics: ['x.*'], rename: [{from: 'x(.*)', to: y$1}], start: [{topics: ['.*'], from: latest}]} (new)",
+		"flows[third->west]: {topics: ['x.*'], rename: [{from: 'x(.*)', to: y$1}], start: [{topics: ['.*'], from: latest}]} (new)",
 		"flows[east->old]: {topics: ['.*'], naming: identity} (gone)",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
