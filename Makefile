@@ -34,7 +34,7 @@ bench: deps ## measure kmirror, and its broker beside Apache Kafka
 bench-mm2: ## measure kmirror beside MirrorMaker 2 between two Kafkas: 25 minutes; BENCH_QUICK=1: a few
 	@$(PARTS)/kafka.sh >/dev/null
 	-@$(PARTS)/consul.sh >/dev/null
-	BENCH_MM2=1 $(GO) test -run '^TestBenchMM2$$' -count=1 -timeout 60m $(TEST) ./integration/
+	BENCH_MM2=1 $(GO) test -run '^TestBenchMM2$$' -v -count=1 -timeout 60m $(TEST) ./integration/
 
 lint: ## gofmt, go vet (also for darwin and arm64), golangci-lint
 	@$(PARTS)/../lint.sh

@@ -30,7 +30,7 @@ type step struct {
 func (c *contest) program() []step {
 	gb := c.gigabytes * 1e9
 	load := func(w bench.Workload, bytes float64) step {
-		w.Records = max(int64(bytes)/int64(w.RecordSize), 1000)
+		w.Records = max(int64(bytes)/int64(w.RecordSize), 100)
 		return step{w.Name, func() { c.load(w) }}
 	}
 	// The figures are bytes before compression; lz4 leaves eight tenths of them.

@@ -32,6 +32,7 @@ import (
 //	BENCH_WORKLOADS  what to run, by name, with commas (default: all)
 //	BENCH_GB         the size of the largest load; the others follow (default 1)
 //	BENCH_ROUNDS     how often kmirror and the relay carry each load, for their median (default 3)
+//	BENCH_PEERS      which MirrorMaker 2 runs beside kmirror: all (default), tuned or none
 //	BENCH_QUICK=1    a fifth of all sizes, one round, and MirrorMaker 2 as it comes with two workloads only
 //	BENCH_PORT       the first of 40 ports to use (default: any that are free)
 //	BENCH_TIME       when this has passed, what is left is left out (default 25m)
@@ -63,6 +64,7 @@ type contest struct {
 	gigabytes float64
 	rounds    int
 	quick     bool
+	peers     string // none, tuned or all
 	deadline  time.Time
 	began     time.Time
 	entered   int // contestants so far, for their names
@@ -81,6 +83,9 @@ func newContest(t *testing.T) *contest {
 	c.rounds = int(number(t, "BENCH_ROUNDS", 3))
 	if c.quick {
 		c.gigabytes, c.rounds = c.gigabytes/5, 1
+	}
+	if c.peers = environment("BENCH_PEERS", "all"); !slices.Contains([]string{"all", "tuned", "none"}, c.peers) {
+		t.Fatalf("BENCH_PEERS is %q: it is all, tuned or none", c.peers)
 	}
 	limit, err := time.ParseDuration(environment("BENCH_TIME", "25m"))
 	if err != nil {
@@ -192,11 +197,11 @@ const (
 
 // contestants are the mirrors that are compared by a workload.
 func (c *contest) contestants(workload string) []contestant {
-	all := []contestant{
-		{who: ours, start: c.startKmirror},
-		{who: tuned, once: true, start: func(prefix, topics string) *process { return c.startMM2(prefix, topics, true) }},
+	all := []contestant{{who: ours, start: c.startKmirror}}
+	if c.peers != "none" {
+		all = append(all, contestant{who: tuned, once: true, start: func(prefix, topics string) *process { return c.startMM2(prefix, topics, true) }})
 	}
-	if !c.quick || workload == "lz4" || workload == "latency-1000" {
+	if c.peers == "all" && (!c.quick || workload == "lz4" || workload == "latency-1000") {
 		all = append(all, contestant{who: untuned, once: true, start: func(prefix, topics string) *process { return c.startMM2(prefix, topics, false) }})
 	}
 	return all

@@ -32,6 +32,9 @@ func (c *contest) takeovers() {
 	c.takeover("kill -9, standby", ours, 1, func(prefix, topic string) (first, second *process, again func() *process) {
 		return c.startMember(prefix, topic, "first"), c.startMember(prefix, topic, "second"), nil
 	})
+	if c.peers == "none" {
+		return
+	}
 	c.takeover("kill -9, standby", tuned, 1, func(prefix, topic string) (first, second *process, again func() *process) {
 		var two [2]*process
 		for i := range two {
