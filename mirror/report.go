@@ -33,7 +33,7 @@ func (r *topicReport) count(s laneStats) {
 }
 
 func newFlowStatus(f *topology.Flow) FlowStatus {
-	return FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Topics: []TopicStatus{}}
+	return FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Throttle: f.Throttle, Topics: []TopicStatus{}}
 }
 
 // describe shows a flow as this life carries it. owner tells who has a

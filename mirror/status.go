@@ -38,8 +38,13 @@ type FlowStatus struct {
 	To     string `json:"to"`
 	Naming string `json:"naming"`
 	// State is "starting", "mirroring", "degraded" or, with all of it, "paused".
-	State            string        `json:"state"`
-	Error            string        `json:"error,omitempty"`
+	State string `json:"state"`
+	Error string `json:"error,omitempty"`
+	// Fence says how dead owners are kept from writing: "fenced", "detection",
+	// or empty while that is not known.
+	Fence string `json:"fence,omitempty"`
+	// Throttle is what mirror.yaml allows in bytes per second, over all instances; 0: no limit.
+	Throttle         int64         `json:"throttle,omitempty"`
 	Records          uint64        `json:"records"`
 	Bytes            uint64        `json:"bytes"`
 	RecordsPerSecond float64       `json:"records_per_second"`
