@@ -159,7 +159,7 @@ func (t *Transaction) fence(now time.Time, done func(code int16)) {
 	next := *s
 	next.status, next.version, next.updated = TxnPrepareAbort, TransactionVersion2, now.UnixMilli()
 	next.nextID = noProducerID
-	next.epoch, next.lastEpoch = above(s.epoch), noProducerEpoch
+	next.epoch, next.lastEpoch = above(s.epoch), s.epoch
 	t.append(next, now, func(code int16, now time.Time) {
 		if code == 0 {
 			t.mark(now)

@@ -1,0 +1,617 @@
+package broker_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"kmirror/internal/wire"
+)
+
+// transcript runs a script of requests and writes down what came back: error
+// names, epochs, offsets. Producer ids are told as letters in the order seen, so
+// that two brokers can be compared.
+type transcript struct {
+	*client
+
+	lines []string
+	ids   map[int64]string
+}
+
+func (s *transcript) say(format string, args ...any) {
+	s.lines = append(s.lines, fmt.Sprintf(format, args...))
+}
+
+func (s *transcript) name(id int64) string {
+	if id < 0 {
+		return "none"
+	}
+	if s.ids[id] == "" {
+		s.ids[id] = string(rune('A' + len(s.ids)))
+	}
+	return s.ids[id]
+}
+
+func codeName(code int16) string {
+	if code == 0 {
+		return "ok"
+	}
+	if e := kerr.TypedErrorForCode(code); e != nil {
+		return e.Message
+	}
+	return fmt.Sprint(code)
+}
+
+// settled repeats a request until its code is none that passes.
+func settled[R kmsg.Response](s *transcript, version int16, req kmsg.Request, code func(R) int16) R {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(3 * time.Millisecond) {
+		resp := ask[R](s.client, version, req)
+		if c := code(resp); time.Now().After(deadline) ||
+			c != kerr.ConcurrentTransactions.Code && c != kerr.CoordinatorLoadInProgress.Code && c != kerr.CoordinatorNotAvailable.Code && c != kerr.NotCoordinator.Code {
+			return resp
+		}
+	}
+}
+
+// init asks for a producer id and writes down what came back.
+func (s *transcript) init(what, txn string, version int16, timeout int32, id int64, epoch int16) *producer {
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.TransactionalID, req.TransactionTimeoutMillis, req.ProducerID, req.ProducerEpoch = &txn, timeout, id, epoch
+	resp := settled(s, version, req, func(r *kmsg.InitProducerIDResponse) int16 { return r.ErrorCode })
+	s.say("%s: init %q v%d: %s %s/%d", what, txn, version, codeName(resp.ErrorCode), s.name(resp.ProducerID), resp.ProducerEpoch)
+	return &producer{c: s.client, txn: txn, id: resp.ProducerID, epoch: resp.ProducerEpoch}
+}
+
+func (s *transcript) add(what string, version int16, p *producer, topics ...string) {
+	req := p.addRequest(topics[0], 0)
+	for _, topic := range topics[1:] {
+		rt := kmsg.NewAddPartitionsToTxnRequestTopic()
+		rt.Topic, rt.Partitions = topic, []int32{0}
+		req.Topics = append(req.Topics, rt)
+	}
+	resp := settled(s, version, req, func(r *kmsg.AddPartitionsToTxnResponse) int16 { return r.Topics[0].Partitions[0].ErrorCode })
+	var codes []string
+	for _, t := range resp.Topics {
+		codes = append(codes, t.Topic+"="+codeName(t.Partitions[0].ErrorCode))
+	}
+	slices.Sort(codes)
+	s.say("%s: add v%d: %s", what, version, strings.Join(codes, " "))
+}
+
+// batched is AddPartitionsToTxn as brokers send it.
+func (s *transcript) batched(what string, version int16, p *producer, verify bool, topics ...string) {
+	req := kmsg.NewPtrAddPartitionsToTxnRequest()
+	txn := kmsg.NewAddPartitionsToTxnRequestTransaction()
+	txn.TransactionalID, txn.ProducerID, txn.ProducerEpoch, txn.VerifyOnly = p.txn, p.id, p.epoch, verify
+	for _, topic := range topics {
+		rt := kmsg.NewAddPartitionsToTxnRequestTransactionTopic()
+		rt.Topic, rt.Partitions = topic, []int32{0}
+		txn.Topics = append(txn.Topics, rt)
+	}
+	req.Transactions = append(req.Transactions, txn)
+	resp := settled(s, version, req, func(r *kmsg.AddPartitionsToTxnResponse) int16 {
+		if len(r.Transactions) == 0 {
+			return r.ErrorCode
+		}
+		return r.Transactions[0].Topics[0].Partitions[0].ErrorCode
+	})
+	var codes []string
+	for _, x := range resp.Transactions {
+		for _, t := range x.Topics {
+			codes = append(codes, t.Topic+"="+codeName(t.Partitions[0].ErrorCode))
+		}
+	}
+	slices.Sort(codes)
+	s.say("%s: add v%d (verify %v): %s %s", what, version, verify, codeName(resp.ErrorCode), strings.Join(codes, " "))
+}
+
+// end ends a transaction; the producer takes over what version 5 answers.
+func (s *transcript) end(what string, version int16, p *producer, commit bool) {
+	resp := settled(s, version, p.endRequest(commit), func(r *kmsg.EndTxnResponse) int16 { return r.ErrorCode })
+	if version < 5 {
+		s.say("%s: end v%d commit %v: %s", what, version, commit, codeName(resp.ErrorCode))
+		return
+	}
+	s.say("%s: end v%d commit %v: %s %s/%d", what, version, commit, codeName(resp.ErrorCode), s.name(resp.ProducerID), resp.ProducerEpoch)
+	if resp.ErrorCode == 0 {
+		p.id, p.epoch = resp.ProducerID, resp.ProducerEpoch
+	}
+}
+
+func (s *transcript) write(what string, version int16, p *producer, topic string, b wire.Batch) {
+	req := produceRequest(topic, [16]byte{}, 0, -1, b)
+	req.TransactionID = &p.txn
+	resp := settled(s, version, req, func(r *kmsg.ProduceResponse) int16 {
+		code := r.Topics[0].Partitions[0].ErrorCode
+		if code == kerr.NotEnoughReplicas.Code {
+			return kerr.ConcurrentTransactions.Code // it passes
+		}
+		return code
+	})
+	got := resp.Topics[0].Partitions[0]
+	s.say("%s: produce v%d: %s at %d", what, version, codeName(got.ErrorCode), got.BaseOffset)
+}
+
+// end waits until a log has that many offsets, and writes down where it is stable.
+func (s *transcript) ends(what, topic string, end int64) {
+	awaitEnd(s.client, topic, 0, end)
+	s.say("%s: %s ends at %d, stable at %d", what, topic, end, listOffset(s.client, topic, 0, -1, 1))
+}
+
+// state writes down what DescribeTransactions says, once the markers are written.
+func (s *transcript) state(what, txn string) {
+	req := kmsg.NewPtrDescribeTransactionsRequest()
+	req.TransactionalIDs = []string{txn}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(3 * time.Millisecond) {
+		got := ask[*kmsg.DescribeTransactionsResponse](s.client, 0, req).TransactionStates[0]
+		if strings.HasPrefix(got.State, "Prepare") && time.Now().Before(deadline) {
+			continue
+		}
+		var partitions []string
+		for _, t := range got.Topics {
+			partitions = append(partitions, fmt.Sprint(t.Topic, t.Partitions))
+		}
+		slices.Sort(partitions)
+		s.say("%s: %s is %s, %s %s/%d, timeout %d, began %v, %v", what, txn, got.State, codeName(got.ErrorCode), s.name(got.ProducerID), got.ProducerEpoch,
+			got.TimeoutMillis, got.StartTimestamp > 0, partitions)
+		return
+	}
+}
+
+// producers writes down what DescribeProducers says.
+func (s *transcript) producers(what, topic string) {
+	req := kmsg.NewPtrDescribeProducersRequest()
+	rt := kmsg.NewDescribeProducersRequestTopic()
+	rt.Topic, rt.Partitions = topic, []int32{0, 9}
+	req.Topics = append(req.Topics, rt)
+	for _, p := range ask[*kmsg.DescribeProducersResponse](s.client, 0, req).Topics[0].Partitions {
+		var lines []string
+		for _, a := range p.ActiveProducers {
+			lines = append(lines, fmt.Sprintf("%s/%d last %d open at %d coordinator %v", s.name(a.ProducerID), a.ProducerEpoch, a.LastSequence, a.CurrentTxnStartOffset, a.CoordinatorEpoch >= 0))
+		}
+		slices.Sort(lines)
+		s.say("%s: producers of %s/%d: %s %s", what, topic, p.Partition, codeName(p.ErrorCode), strings.Join(lines, "; "))
+	}
+}
+
+// read writes down a whole log as a consumer of an isolation level gets it.
+func (s *transcript) read(what, topic string, isolation int8) {
+	req := fetchRequest(topic, [16]byte{}, 0)
+	req.IsolationLevel, req.ReplicaID = isolation, -1
+	got := ask[*kmsg.FetchResponse](s.client, 11, req).Topics[0].Partitions[0]
+	s.say("%s: read %s isolation %d: %s, stable %d, end %d", what, topic, isolation, codeName(got.ErrorCode), got.LastStableOffset, got.HighWatermark)
+	for _, a := range got.AbortedTransactions {
+		s.say("  aborted %s from %d", s.name(a.ProducerID), a.FirstOffset)
+	}
+	for rest := got.RecordBatches; len(rest) > 0; {
+		b, after, err := wire.NextBatch(rest)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		rest = after
+		records, err := b.Records(1 << 20)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, r := range records {
+			key, value := string(r.Key), string(r.Value)
+			if b.IsControl() {
+				key, value = fmt.Sprintf("%x", r.Key), ""
+			}
+			s.say("  %d %s/%d seq %d transactional %v control %v: %s=%s", r.Offset, s.name(b.ProducerID()), b.ProducerEpoch(), b.BaseSequence(), b.IsTransactional(), b.IsControl(), key, value)
+		}
+	}
+}
+
+func (s *transcript) commitOffset(what string, version int16, p *producer, group, member string, generation int32, topic string, offset int64) {
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = p.txn, group, p.id, p.epoch
+	req.MemberID, req.Generation = member, generation
+	rt := kmsg.NewTxnOffsetCommitRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	rp.Offset, rp.Metadata = offset, new(string)
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp := settled(s, version, req, func(r *kmsg.TxnOffsetCommitResponse) int16 { return r.Topics[0].Partitions[0].ErrorCode })
+	s.say("%s: commit offset %d v%d: %s", what, offset, version, codeName(resp.Topics[0].Partitions[0].ErrorCode))
+}
+
+func (s *transcript) addOffsets(what string, version int16, p *producer, group string) {
+	req := kmsg.NewPtrAddOffsetsToTxnRequest()
+	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = p.txn, group, p.id, p.epoch
+	resp := settled(s, version, req, func(r *kmsg.AddOffsetsToTxnResponse) int16 { return r.ErrorCode })
+	s.say("%s: add offsets v%d: %s", what, version, codeName(resp.ErrorCode))
+}
+
+func (s *transcript) offset(what, group, topic string, stable bool) {
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = stable
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = group
+	gt := kmsg.NewOffsetFetchRequestGroupTopic()
+	gt.Topic, gt.Partitions = topic, []int32{0}
+	g.Topics = append(g.Topics, gt)
+	req.Groups = append(req.Groups, g)
+	got := settled(s, 8, req, func(r *kmsg.OffsetFetchResponse) int16 { return r.Groups[0].ErrorCode }).Groups[0].Topics[0].Partitions[0]
+	s.say("%s: offset of %s (stable %v): %s %d", what, group, stable, codeName(got.ErrorCode), got.Offset)
+}
+
+// awaitOffset waits until the end of a transaction shows.
+func (s *transcript) awaitOffset(group, topic string) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(3 * time.Millisecond) {
+		before := len(s.lines)
+		s.offset("", group, topic, true)
+		line := s.lines[before]
+		s.lines = s.lines[:before]
+		if !strings.Contains(line, "UNSTABLE") {
+			return
+		}
+	}
+	s.say("the offset of %s never became stable", group)
+}
+
+func (s *transcript) list(what string, version int16, change func(*kmsg.ListTransactionsRequest)) {
+	req := kmsg.NewPtrListTransactionsRequest()
+	change(req)
+	resp := ask[*kmsg.ListTransactionsResponse](s.client, version, req)
+	var lines []string
+	for _, x := range resp.TransactionStates {
+		lines = append(lines, fmt.Sprint(x.TransactionalID, " ", x.TransactionState, " ", s.name(x.ProducerID)))
+	}
+	slices.Sort(lines)
+	s.say("%s: list v%d: %s unknown %v: %s", what, version, codeName(resp.ErrorCode), resp.UnknownStateFilters, strings.Join(lines, "; "))
+}
+
+func (s *transcript) marker(what string, p *producer, epoch int16, coordinator int32, topic string) {
+	req := kmsg.NewPtrWriteTxnMarkersRequest()
+	m := kmsg.NewWriteTxnMarkersRequestMarker()
+	m.ProducerID, m.ProducerEpoch, m.CoordinatorEpoch = p.id, epoch, coordinator
+	rt := kmsg.NewWriteTxnMarkersRequestMarkerTopic()
+	rt.Topic, rt.Partitions = topic, []int32{0}
+	m.Topics = append(m.Topics, rt)
+	req.Markers = append(req.Markers, m)
+	resp := ask[*kmsg.WriteTxnMarkersResponse](s.client, 1, req)
+	s.say("%s: marker: %s", what, codeName(resp.Markers[0].Topics[0].Partitions[0].ErrorCode))
+}
+
+// script is everything that producers do, right and wrong.
+func (s *transcript) script() {
+	find := kmsg.NewPtrFindCoordinatorRequest()
+	for find.CoordinatorType = range int8(2) {
+		find.CoordinatorKeys = []string{"x", "y"}
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			resp := ask[*kmsg.FindCoordinatorResponse](s.client, 4, find)
+			if len(resp.Coordinators) == 2 && resp.Coordinators[0].ErrorCode == 0 {
+				break
+			}
+		}
+	}
+	for _, topic := range []string{"init", "old", "new", "deny", "a", "b", "offsets", "over", "hang", "gone"} {
+		createTopic(s.client, topic, 1)
+	}
+	s.initScript()
+	s.oldScript()
+	s.newScript()
+	s.denyScript()
+	s.offsetsScript()
+	s.adminScript()
+}
+
+func (s *transcript) initScript() {
+	s.init("empty", "", 4, 1000, -1, -1)
+	s.init("no timeout", "i", 4, 0, -1, -1)
+	s.init("too long", "i", 4, 1<<30, -1, -1)
+	s.init("half an expectation", "i", 4, 1000, 5, -1)
+	s.init("the other half", "i", 4, 1000, -1, 5)
+	p := s.init("new with an expectation", "e", 4, 60000, 77, 3)
+	s.init("once more", "e", 4, 60000, p.id, p.epoch)
+	p = s.init("new", "i", 0, 60000, -1, -1)
+	s.init("bump", "i", 5, 60000, -1, -1)
+	s.init("the epoch before, not asked for", "i", 4, 60000, p.id, 0)
+	s.init("mine", "i", 4, 60000, p.id, 1)
+	s.init("mine again", "i", 4, 60000, p.id, 1)
+	s.init("mine twice again", "i", 4, 60000, p.id, 2)
+	s.init("old", "i", 4, 60000, p.id, 1)
+	s.init("old v3", "i", 3, 60000, p.id, 0)
+	s.init("foreign", "i", 4, 60000, p.id+1000, 3)
+	s.state("after", "i")
+}
+
+func (s *transcript) oldScript() {
+	p := s.init("old", "old", 4, 60000, -1, -1)
+	s.end("nothing to end", 3, p, true)
+	s.end("nothing to end", 3, p, false)
+	s.write("not added", 9, p, "old", p.records(0, true, "x"))
+	s.write("not added", 11, p, "old", p.records(0, true, "x"))
+	s.add("first", 3, p, "old")
+	s.state("open", "old")
+	s.write("added", 9, p, "old", p.records(0, true, "v0", "v1"))
+	s.producers("open", "old")
+	s.write("plain in a transaction", 9, p, "old", p.records(2, false, "x"))
+	s.write("again", 9, p, "old", p.records(0, true, "v0", "v1"))
+	s.write("a gap", 9, p, "old", p.records(5, true, "x"))
+	s.ends("open", "old", 2)
+	s.read("open", "old", 1)
+	s.end("commit", 3, p, true)
+	s.ends("committed", "old", 3)
+	s.end("commit again", 3, p, true)
+	s.end("abort after it", 3, p, false)
+	s.end("commit again with v5", 5, &producer{c: s.client, txn: "old", id: p.id, epoch: p.epoch}, true)
+	s.state("committed", "old")
+	s.write("not added any more", 11, p, "old", p.records(2, true, "x"))
+	s.add("second", 0, p, "old", "a")
+	s.write("second", 11, p, "old", p.records(2, true, "v2"))
+	s.end("abort", 0, p, false)
+	s.ends("aborted", "old", 5)
+	s.ends("aborted", "a", 1)
+	s.end("abort again", 3, p, false)
+	s.end("commit after it", 3, p, true)
+	s.read("all", "old", 0)
+	s.read("all", "old", 1)
+	s.producers("all", "old")
+	s.add("third", 3, p, "old")
+	s.write("third", 11, p, "old", p.records(3, true, "v3"))
+	q := s.init("while it is open", "old", 4, 60000, -1, -1)
+	s.ends("fenced", "old", 7)
+	s.state("fenced", "old")
+	s.write("a zombie", 11, p, "old", p.records(4, true, "x"))
+	s.end("a zombie", 3, p, true)
+	s.end("a zombie", 1, p, true)
+	s.add("a zombie", 3, p, "old")
+	s.add("a zombie", 1, p, "old")
+	s.addOffsets("a zombie", 3, p, "g")
+	s.add("the successor", 3, q, "old")
+	s.write("the successor", 11, q, "old", q.records(0, true, "v4"))
+	s.end("the successor", 4, q, true)
+	s.ends("the successor", "old", 9)
+	s.read("all", "old", 1)
+	s.add("with v5 at the end", 3, q, "old")
+	s.end("with v5 at the end", 5, q, false)
+	s.ends("with v5 at the end", "old", 10)
+	s.write("plain after that", 11, q, "old", q.records(0, false, "v5"))
+	s.write("plain after that", 11, q, "old", q.records(1, false, "v6"))
+	s.producers("plain", "old")
+	s.read("all", "old", 0)
+}
+
+func (s *transcript) newScript() {
+	p := s.init("new", "new", 5, 60000, -1, -1)
+	s.end("nothing to commit", 5, p, true)
+	s.end("nothing to abort", 5, p, false)
+	s.state("aborted", "new")
+	s.end("nothing to abort", 5, p, false)
+	s.end("nothing to commit", 5, p, true)
+	s.write("first", 12, p, "new", p.records(0, true, "v0"))
+	s.state("open", "new")
+	s.write("second", 12, p, "new", p.records(1, true, "v1"))
+	s.write("again", 12, p, "new", p.records(0, true, "v0"))
+	s.write("another partition, no beginning", 12, p, "b", p.records(3, true, "x"))
+	s.write("another partition", 12, p, "b", p.records(0, true, "v0"))
+	before := *p
+	s.end("commit", 5, p, true)
+	s.ends("commit", "new", 3)
+	s.state("commit", "new")
+	again := before
+	s.end("the same", 5, &again, true)
+	again = before
+	s.end("the same, otherwise", 5, &again, false)
+	s.write("the epoch before", 12, &before, "new", before.records(2, true, "x"))
+	s.write("no beginning", 12, p, "new", p.records(2, true, "x"))
+	s.write("a beginning", 12, p, "new", p.records(0, true, "v2"))
+	before = *p
+	s.end("abort", 5, p, false)
+	s.ends("abort", "new", 5)
+	again = before
+	s.end("the same", 5, &again, false)
+	again = before
+	s.end("the same, otherwise", 5, &again, true)
+	older := before
+	older.epoch--
+	s.end("an older one", 5, &older, false)
+	newer := *p
+	newer.epoch++
+	s.end("a newer one", 5, &newer, false)
+	stranger := *p
+	stranger.id += 1000
+	s.end("another's", 5, &stranger, false)
+	s.end("nothing to commit", 5, p, true)
+	s.end("nothing to abort", 5, p, false)
+	s.read("all", "new", 0)
+	s.read("all", "new", 1)
+	s.producers("all", "new")
+	s.write("open", 12, p, "new", p.records(0, true, "v3"))
+	q := s.init("while it is open", "new", 5, 60000, -1, -1)
+	s.state("fenced", "new")
+	s.write("a zombie", 12, p, "new", p.records(1, true, "x"))
+	s.end("a zombie", 5, p, true)
+	s.write("the successor", 12, q, "new", q.records(0, true, "v4"))
+	r := s.init("mine, while it is open", "new", 5, 60000, q.id, q.epoch)
+	s.state("mine", "new")
+	s.write("after it", 12, r, "new", r.records(0, true, "v5"))
+	s.end("an old client's end", 4, r, true)
+	s.state("an old client's end", "new")
+	s.read("all", "new", 1)
+}
+
+func (s *transcript) denyScript() {
+	p := s.init("deny", "deny", 5, 60000, -1, -1)
+	nobody := &producer{c: s.client, txn: "nobody", id: p.id, epoch: p.epoch}
+	s.add("unknown id", 3, nobody, "deny")
+	s.add("unknown topic", 3, p, "missing", "deny")
+	stranger := *p
+	stranger.id += 1000
+	s.add("wrong producer", 3, &stranger, "deny")
+	newer := *p
+	newer.epoch++
+	s.add("wrong epoch", 3, &newer, "deny")
+	s.end("unknown id", 3, nobody, true)
+	s.end("unknown id", 5, nobody, true)
+	s.end("wrong producer", 3, &stranger, true)
+	s.end("wrong epoch", 3, &newer, true)
+	s.end("wrong epoch", 5, &newer, false)
+	for _, verify := range []bool{true, false} {
+		s.batched("unknown id", 4, nobody, verify, "deny")
+		s.batched("unknown topic", 4, p, verify, "deny", "missing")
+		s.batched("wrong producer", 4, &stranger, verify, "deny")
+		s.batched("wrong epoch", 4, &newer, verify, "deny")
+	}
+	s.batched("not added", 4, p, true, "deny")
+	s.batched("not added", 5, p, true, "deny")
+	s.batched("added", 5, p, false, "deny")
+	s.batched("verified", 4, p, true, "deny")
+	s.batched("half", 5, p, true, "deny", "a")
+	s.state("batched", "deny")
+	for _, version := range []int16{9, 11, 12} {
+		s.write("unknown id", version, nobody, "b", p.records(0, true, "x"))
+		s.write("wrong producer", version, p, "b", stranger.records(0, true, "x"))
+		s.write("wrong epoch", version, p, "b", newer.records(0, true, "x"))
+	}
+	s.end("abort", 5, p, false)
+	s.ends("abort", "deny", 1)
+	s.state("unknown", "nobody")
+	s.state("empty", "")
+	s.addOffsets("unknown id", 3, nobody, "g")
+	s.commitOffset("unknown id", 3, nobody, "g", "", -1, "a", 1)
+	s.commitOffset("unknown id", 5, nobody, "g", "", -1, "a", 1)
+	s.commitOffset("wrong epoch", 3, &newer, "g", "", -1, "a", 1)
+	s.commitOffset("wrong epoch", 5, &newer, "g", "", -1, "a", 1)
+	s.commitOffset("wrong producer", 5, &stranger, "g", "", -1, "a", 1)
+}
+
+func (s *transcript) offsetsScript() {
+	p := s.init("offsets", "offsets", 5, 60000, -1, -1)
+	s.commitOffset("not added", 3, p, "g1", "", -1, "offsets", 1)
+	s.commitOffset("not added", 4, p, "g1", "", -1, "offsets", 1)
+	s.addOffsets("g1", 3, p, "g1")
+	s.commitOffset("added", 3, p, "g1", "", -1, "offsets", 7)
+	s.commitOffset("missing topic", 3, p, "g1", "", -1, "missing", 7)
+	s.commitOffset("a member of nothing", 3, p, "g1", "m", 3, "offsets", 7)
+	s.commitOffset("a generation of nothing", 3, p, "g9", "m", 3, "offsets", 7)
+	s.offset("open", "g1", "offsets", false)
+	s.offset("open", "g1", "offsets", true)
+	s.end("commit", 3, p, true)
+	s.awaitOffset("g1", "offsets")
+	s.offset("committed", "g1", "offsets", true)
+	s.commitOffset("implied", 5, p, "g1", "", -1, "offsets", 9)
+	s.offset("open", "g1", "offsets", false)
+	s.offset("open", "g1", "offsets", true)
+	s.end("abort", 5, p, false)
+	s.awaitOffset("g1", "offsets")
+	s.offset("aborted", "g1", "offsets", true)
+	before := *p
+	s.commitOffset("implied", 5, p, "g1", "", -1, "offsets", 11)
+	s.commitOffset("another group", 5, p, "g2", "", -1, "offsets", 12)
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Group, commit.Generation = "g2", -1
+	ct := kmsg.NewOffsetCommitRequestTopic()
+	ct.Topic = "offsets"
+	cp := kmsg.NewOffsetCommitRequestTopicPartition()
+	cp.Offset, cp.LeaderEpoch = 13, -1
+	ct.Partitions = append(ct.Partitions, cp)
+	commit.Topics = append(commit.Topics, ct)
+	s.say("plain between: %s", codeName(ask[*kmsg.OffsetCommitResponse](s.client, 7, commit).Topics[0].Partitions[0].ErrorCode))
+	s.offset("open", "g2", "offsets", true)
+	s.end("commit", 5, p, true)
+	s.awaitOffset("g1", "offsets")
+	s.awaitOffset("g2", "offsets")
+	s.offset("committed", "g1", "offsets", true)
+	s.offset("the plain one is later", "g2", "offsets", true)
+	s.commitOffset("a zombie", 5, &before, "g1", "", -1, "offsets", 99)
+	s.commitOffset("a zombie", 3, &before, "g1", "", -1, "offsets", 99)
+	s.state("after", "offsets")
+}
+
+func (s *transcript) adminScript() {
+	p := s.init("short", "over", 5, 500, -1, -1)
+	s.write("short", 12, p, "over", p.records(0, true, "x"))
+	s.ends("over time", "over", 2)
+	s.state("over time", "over")
+	s.write("over time", 12, p, "over", p.records(1, true, "x"))
+	s.write("over time", 11, p, "over", p.records(1, true, "x"))
+	s.end("over time", 5, p, true)
+	s.end("over time", 5, p, false)
+	s.init("over time, mine", "over", 5, 500, p.id, p.epoch)
+	s.init("over time, anew", "over", 5, 500, -1, -1)
+
+	s.init("hanging", "hang", 5, 60000, -1, -1)
+	h := s.init("hanging", "hang", 5, 60000, -1, -1)
+	s.write("hanging", 12, h, "hang", h.records(0, true, "x"))
+	s.producers("hanging", "hang")
+	s.marker("too old", h, h.epoch-1, 0, "hang")
+	s.marker("missing", h, h.epoch, 0, "missing")
+	s.marker("an administrator's", h, h.epoch, 0, "hang")
+	s.ends("an administrator's", "hang", 2)
+	s.producers("an administrator's", "hang")
+	s.end("after it", 5, h, true)
+	s.ends("after it", "hang", 3)
+
+	g := s.init("gone", "gone", 5, 60000, -1, -1)
+	s.write("gone", 12, g, "gone", g.records(0, true, "x"))
+	s.write("gone", 12, g, "a", g.records(0, true, "x"))
+	remove := kmsg.NewPtrDeleteTopicsRequest()
+	remove.TopicNames, remove.TimeoutMillis = []string{"gone"}, 10000
+	s.say("delete: %s", codeName(ask[*kmsg.DeleteTopicsResponse](s.client, 5, remove).Topics[0].ErrorCode))
+	s.end("gone", 5, g, true)
+	s.state("gone", "gone")
+	s.read("what is left", "a", 1)
+
+	s.list("all", 0, func(*kmsg.ListTransactionsRequest) {})
+	s.list("states", 0, func(r *kmsg.ListTransactionsRequest) { r.StateFilters = []string{"CompleteAbort", "Nonsense"} })
+	s.list("long", 1, func(r *kmsg.ListTransactionsRequest) { r.DurationFilterMillis = 3_600_000 })
+	s.list("any length", 1, func(r *kmsg.ListTransactionsRequest) { r.DurationFilterMillis = -1 })
+	s.list("producer", 1, func(r *kmsg.ListTransactionsRequest) {
+		r.ProducerIDFilters, r.DurationFilterMillis = []int64{h.id}, -1
+	})
+	s.list("pattern", 2, func(r *kmsg.ListTransactionsRequest) {
+		pattern := "o.*r"
+		r.TransactionalIDPattern, r.DurationFilterMillis = &pattern, -1
+	})
+	s.list("bad pattern", 2, func(r *kmsg.ListTransactionsRequest) {
+		pattern := "("
+		r.TransactionalIDPattern, r.DurationFilterMillis = &pattern, -1
+	})
+}
+
+// TestTransactionsAsKafka holds what this node answers to the script, and what
+// its logs say then, against what Apache Kafka 4.1.1 did. KMIRROR_KAFKA is the
+// address of a fresh one, to write that down anew; it has 4 partitions of
+// __consumer_offsets and looks for transactions that are over time every 300 ms.
+func TestTransactionsAsKafka(t *testing.T) {
+	const golden = "testdata/transactions.kafka-4.1.1.txt"
+	run := func(c *client) []string {
+		if err := c.SetDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		s := &transcript{client: c, ids: map[int64]string{}}
+		s.script()
+		return s.lines
+	}
+	if address := os.Getenv("KMIRROR_KAFKA"); address != "" {
+		theirs, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer theirs.Close()
+		lines := run(&client{Conn: theirs, t: t, id: "test-client"})
+		if err := os.WriteFile(golden, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kafka, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := run(dial(t, start(t, setting("offsets.topic.num.partitions", "4"))))
+	if diff := cmp.Diff(strings.Split(strings.TrimSuffix(string(kafka), "\n"), "\n"), ours); diff != "" {
+		t.Errorf("Kafka (-) and we (+) differ:\n%s", diff)
+	}
+}
