@@ -45,6 +45,7 @@ func (c *contest) program() []step {
 		{"latency-1000", func() { c.pulses("latency-1000", 1000, 1) }},
 		{"latency-10000", func() { c.pulses("latency-10000", 10_000, 1) }},
 		{"takeover", c.takeovers},
+		{"10000-idle", c.idle},
 	}
 	wanted := os.Getenv("BENCH_WORKLOADS")
 	if wanted == "" {
@@ -130,8 +131,11 @@ func (c *contest) fill(w *bench.Workload, topic string) error {
 	defer cancel()
 	var settings []string
 	if w.Name == compacted {
-		w.Keys = max(w.Records/2, 1)
-		settings = []string{"cleanup.policy=compact", "min.cleanable.dirty.ratio=0.01", "segment.bytes=8388608", "min.compaction.lag.ms=0"}
+		// Of each key there are two records in a partition, about; those that stay
+		// are all over the log, but for the segment that is written to.
+		w.Keys = max(w.Records/int64(w.Partitions)/2, 1)
+		segment := max(1<<20, w.Records*int64(w.RecordSize)/int64(w.Partitions)/16)
+		settings = []string{"min.cleanable.dirty.ratio=0.01", fmt.Sprintf("segment.bytes=%d", segment), "min.compaction.lag.ms=0"}
 	}
 	c.create("east", topic, w.Partitions, settings...)
 	if err := w.Fill(ctx, c.client["east"], topic, func(int64) {}); err != nil {
@@ -140,29 +144,39 @@ func (c *contest) fill(w *bench.Workload, topic string) error {
 	if w.Name != compacted {
 		return nil
 	}
-	if err := c.compact(ctx, topic); err != nil {
-		return err
-	}
-	// What the broker compacts further while it is mirrored, a copy could not be compared with.
-	policy := "delete"
-	forever := "-1"
-	changes, err := c.admin("east").AlterTopicConfigs(ctx, []kadm.AlterConfig{
-		{Name: "cleanup.policy", Value: &policy}, {Name: "retention.ms", Value: &forever}, {Name: "segment.bytes", Op: kadm.DeleteConfig},
-	}, topic)
-	if err == nil {
-		_, err = changes.On(topic, nil)
-	}
-	time.Sleep(2 * time.Second) // a cleaning that had begun ends; nothing tells when
-	return err
-}
-
-// compact waits until the cleaner has taken away what it will: the files have
-// become smaller, and stay as they are.
-func (c *contest) compact(ctx context.Context, topic string) error {
 	before, err := c.stored(topic)
 	if err != nil {
 		return err
 	}
+	if err := c.set(ctx, topic, "cleanup.policy", "compact"); err != nil {
+		return err
+	}
+	if err := c.cleaned(ctx, topic, before); err != nil {
+		return err
+	}
+	// What the broker compacts further while it is mirrored, a copy could not be compared with.
+	if err := errors.Join(c.set(ctx, topic, "retention.ms", "-1"), c.set(ctx, topic, "cleanup.policy", "delete")); err != nil {
+		return err
+	}
+	time.Sleep(2 * time.Second) // a cleaning that had begun ends; nothing tells when
+	return nil
+}
+
+// set changes a setting of a topic of the source.
+func (c *contest) set(ctx context.Context, topic, name, value string) error {
+	changes, err := c.admin("east").AlterTopicConfigs(ctx, []kadm.AlterConfig{{Name: name, Value: &value}}, topic)
+	if err != nil {
+		return err
+	}
+	_, err = changes.On(topic, func(r *kadm.AlterConfigsResponse) error { return r.Err })
+	return err
+}
+
+// cleaned waits until the cleaner has taken away what it will: the files have
+// become smaller than before, and stay as they are.
+func (c *contest) cleaned(ctx context.Context, topic string, before int64) error {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
 	last, since := before, time.Now()
 	for {
 		select {

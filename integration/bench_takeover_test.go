@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -146,7 +147,8 @@ func (c *contest) bothWork(who string, first, second *process, mirrored string) 
 						continue
 					}
 					for _, p := range topic.Partitions {
-						owners[p.Owner] = true
+						instance, _, _ := strings.Cut(p.Owner, "/") // and the life it is in
+						owners[instance] = true
 					}
 				}
 			}
