@@ -63,7 +63,7 @@ func TestBenchTable(t *testing.T) {
 		t.Helper()
 		for _, line := range lines {
 			var cells []string
-			for _, cell := range strings.Split(line, "|") {
+			for cell := range strings.SplitSeq(line, "|") {
 				cells = append(cells, strings.TrimSpace(cell))
 			}
 			if strings.Contains(strings.Join(cells, "|"), strings.Join(words, "|")) {

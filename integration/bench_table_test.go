@@ -169,7 +169,7 @@ func (c *contest) cells(r row) []string {
 	}
 	cheaper := ratio(r.cpu, own.cpu)
 	if r.cpu == 0 {
-		cheaper = ratio(r.cores, own.cores)
+		cheaper = ratio(r.cores, own.cores) // a steady load is the same for all
 	}
 	cells := []string{
 		r.workload, r.who, figure("%.0f", r.rate), ratio(own.rate, r.rate), figure("%.1f", r.records/1e3), figure("%.2f", r.cpu), figure("%.2f", r.user), cheaper,

@@ -40,8 +40,9 @@ type Copied struct {
 	All    map[string]Usage // used in the whole time
 }
 
-// pace is how often the copy is looked at. It is the error of every time here.
-const pace = 5 * time.Millisecond
+// pace is how often the copy is looked at: the error of every time here, and
+// some work for the target.
+const pace = 10 * time.Millisecond
 
 // Run watches until the copy has all its records. began is when the mirror was
 // started; the processes are expected to have used nothing before.
