@@ -230,6 +230,12 @@ func TestReadsWhatKafkaWrote(t *testing.T) {
 			}
 		}
 	}
+	spoil := func(dir string) {
+		files, _ := filepath.Glob(filepath.Join(dir, "*.txnindex"))
+		for _, file := range files {
+			_ = os.WriteFile(file, []byte("spoilt"), 0o644)
+		}
+	}
 	for _, tc := range []struct {
 		name   string
 		clean  bool
@@ -240,11 +246,10 @@ func TestReadsWhatKafkaWrote(t *testing.T) {
 		{"crashed without transaction indexes", false, remove("*.txnindex")},
 		{"crashed without snapshots", false, remove("*.snapshot")},
 		{"crashed without anything but batches", false, remove("*[^g]")},
-		{"closed in order with spoilt transaction indexes", true, func(dir string) {
-			files, _ := filepath.Glob(filepath.Join(dir, "*.txnindex"))
-			for _, file := range files {
-				_ = os.WriteFile(file, []byte("spoilt"), 0o644)
-			}
+		{"closed in order with spoilt transaction indexes", true, spoil},
+		{"closed in order with spoilt transaction indexes and without snapshots", true, func(dir string) {
+			spoil(dir)
+			remove("*.snapshot")(dir)
 		}},
 	} {
 		for name := range goldenPartitions {
@@ -278,6 +283,9 @@ func checkGolden(t *testing.T, name string, l *storage.Log) {
 	if got := l.LastStableOffset(); got != stable {
 		t.Errorf("last stable offset %d, want %d", got, stable)
 	}
+	if diff := cmp.Diff(goldenAborted(t, name), mustAborted(t, l, 0, l.End())); diff != "" {
+		t.Errorf("aborted transactions (-kafka +ours):\n%s", diff)
+	}
 	for _, size := range []int{1, 500, 1 << 20} {
 		for _, from := range []int64{0, 1, 61, 62, 100, 150} {
 			got := []string{}
@@ -291,6 +299,32 @@ func checkGolden(t *testing.T, name string, l *storage.Log) {
 			}
 		}
 	}
+}
+
+// goldenAborted are the entries of Kafka's transaction indexes.
+func goldenAborted(t *testing.T, name string) (list []storage.AbortedTransaction) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(goldenDir(name), "*.txnindex"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("transaction indexes of %s: %v", name, err)
+	}
+	for _, file := range files {
+		for e := range slices.Chunk(mustReadFile(t, file), 34) {
+			list = append(list, storage.AbortedTransaction{
+				ProducerID: int64(binary.BigEndian.Uint64(e[2:])), FirstOffset: int64(binary.BigEndian.Uint64(e[10:])),
+			})
+		}
+	}
+	return list
+}
+
+func mustAborted(t *testing.T, l *storage.Log, from, to int64) []storage.AbortedTransaction {
+	t.Helper()
+	list, err := l.AbortedTransactions(from, to)
+	if err != nil {
+		t.Fatalf("aborted transactions: %v", err)
+	}
+	return list
 }
 
 func byOffset(a, b string) int {

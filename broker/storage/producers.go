@@ -15,7 +15,8 @@ import (
 const window = 5
 
 // maxProducers bounds the memory that invented producer ids can take in one
-// log; beyond it those that were silent longest are forgotten.
+// log; beyond it those that were silent longest are forgotten. Those with an open
+// transaction are never: their coordinator knows them.
 const maxProducers = 200_000
 
 // written is a batch that a producer has in the log.
@@ -274,7 +275,7 @@ func (ps *producers) verify(id int64, epoch int16, sequence int32, bumps bool, n
 	switch {
 	case v == nil:
 		if len(ps.verifying) >= maxProducers {
-			return g, false, refuse(kerr.ThrottlingQuotaExceeded, "%s: too many transactions are being verified", where)
+			ps.forgetVerifying()
 		}
 		ps.guards++
 		v = &verification{guard: Guard{ps.guards}, began: now, epoch: epoch, lowest: sequence, bumps: bumps}
@@ -290,14 +291,18 @@ func (ps *producers) verify(id int64, epoch int16, sequence int32, bumps bool, n
 // expire forgets producers that were silent since before the time given, unless
 // a transaction of theirs is open, and verifications that never ended.
 func (ps *producers) expire(before int64) {
-	for id, p := range ps.byID {
-		if p.transactionFirst < 0 && p.seen < before {
-			delete(ps.byID, id)
-		}
-	}
+	ps.expireSilent(before)
 	for id, v := range ps.verifying {
 		if v.began < before {
 			delete(ps.verifying, id)
+		}
+	}
+}
+
+func (ps *producers) expireSilent(before int64) {
+	for id, p := range ps.byID {
+		if p.transactionFirst < 0 && p.seen < before {
+			delete(ps.byID, id)
 		}
 	}
 }
@@ -308,7 +313,22 @@ func (ps *producers) forgetSilent() {
 	for _, p := range ps.byID {
 		oldest, newest = min(oldest, p.seen), max(newest, p.seen)
 	}
-	ps.expire(oldest + (newest-oldest)/2 + 1)
+	ps.expireSilent(oldest + (newest-oldest)/2 + 1)
+}
+
+// forgetVerifying forgets about half of the verifications, those that take
+// longest. Whoever waits for one of them is told that its batch belongs to no
+// transaction.
+func (ps *producers) forgetVerifying() {
+	var oldest, newest int64 = math.MaxInt64, 0
+	for _, v := range ps.verifying {
+		oldest, newest = min(oldest, v.began), max(newest, v.began)
+	}
+	for id, v := range ps.verifying {
+		if v.began <= oldest+(newest-oldest)/2 {
+			delete(ps.verifying, id)
+		}
+	}
 }
 
 // ProducerInfo is what DescribeProducers tells of a producer.

@@ -26,8 +26,12 @@ import (
 //  3. Index files that are missing, short or wrong: rebuilt from the batches.
 //  4. A producer snapshot that is missing or wrong: an older one is taken, or
 //     none, and the batches from there on are read again.
-//  5. A leader epoch that began but wrote nothing: forgotten.
-//  6. Files set aside for deletion, and half-written temporary ones: removed.
+//  5. A transaction index that is missing, short or of another time: made anew
+//     from the batches, together with the producers. Those below the recovery
+//     point were durable before the segment after them was made; one that is
+//     wrong nevertheless is made anew when somebody reads it.
+//  6. A leader epoch that began but wrote nothing: forgotten.
+//  7. Files set aside for deletion, and half-written temporary ones: removed.
 //
 // Segments wholly below the recovery point are trusted; the rest is read.
 

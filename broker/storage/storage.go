@@ -1,6 +1,7 @@
 // Package storage keeps partition logs on disk in Apache Kafka's own format:
 // 20-digit segment files of record batches, sparse offset and time indexes,
-// producer snapshots, leader epochs and checkpoints. Kafka's tools read them.
+// transaction indexes, producer snapshots, leader epochs and checkpoints.
+// Kafka's tools read them.
 //
 // Its promises:
 //
@@ -13,6 +14,11 @@
 //     and right, and rebuilds indexes and producer state from what remains.
 //   - A failed fdatasync is never taken back: its log is read-only from then on
 //     and says why. A full disk fails single appends and leaves no torn bytes.
+//   - A transaction's records are committed for readers once its marker is safe,
+//     and not before: the last stable offset never passes an undecided one, and
+//     with every aborted one in what is read comes word of it. Batches of a
+//     transaction that nobody verified, of a producer that was fenced, or markers
+//     of a coordinator that was, are refused by Kafka's rules.
 //   - Readers take no lock. A [Slice] stays readable until it is released, also
 //     when retention or topic deletion takes the file away meanwhile.
 //
@@ -21,7 +27,8 @@
 // Lock order: Store.flushMu, Log.flushMu, Log.mu, Store.mu, segment.mu, then the
 // leaves (clock.mu, segment.timeMu, Log.watchMu, Store.dirtyMu, Store.roundMu,
 // trash.mu); Store.pointMu before Store.startMu before Store.mu. Log.mu is held
-// over the write of an append, which is what serialises a partition.
+// over the write of an append, which is what serialises a partition, and over
+// what must be durable before a new segment begins.
 package storage
 
 import (

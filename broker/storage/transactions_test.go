@@ -349,6 +349,34 @@ func TestStableOffsetWaitsForDisk(t *testing.T) {
 	}
 }
 
+// TestTruncatedMarker: a transaction whose marker is cut off is open again, and
+// one whose marker is left, but not safe, stays undecided.
+func TestTruncatedMarker(t *testing.T) {
+	_, l := newLog(t, nil)
+	mustAppend(t, l, plain(t, now, "a"))
+	mustAppendVerified(t, l, transactional(t, 1, 0, 0, 1))
+	mustSync(t, l)
+	if at := mustMark(t, l, storage.Marker{ProducerID: 1, Epoch: 1}); at != l.HighWatermark() {
+		t.Fatalf("marker at %d, high watermark %d", at, l.HighWatermark())
+	}
+	mustAppend(t, l, plain(t, now, "b"))
+	if err := l.Truncate(3); err != nil {
+		t.Fatal(err)
+	}
+	if stable, high := l.LastStableOffset(), l.HighWatermark(); stable != 1 || high != 2 {
+		t.Errorf("with the marker at the high watermark %d: last stable offset %d", high, stable)
+	}
+	if err := l.Truncate(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, first, ok := l.Ongoing(1); !ok || first != 1 {
+		t.Errorf("ongoing from %d: %v", first, ok)
+	}
+	mustMark(t, l, storage.Marker{ProducerID: 1, Epoch: 1, Commit: true})
+	mustSync(t, l)
+	story{t, l}.committed("a", "t1-e0-0")
+}
+
 // TestStableOffsetAfterDeleteRecords is not below the log start.
 func TestStableOffsetAfterDeleteRecords(t *testing.T) {
 	s := newStory(t)

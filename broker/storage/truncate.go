@@ -2,6 +2,7 @@ package storage
 
 import (
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -90,7 +91,8 @@ func (l *Log) truncate(offset int64) error {
 	if l.high.offset.Load() >= end {
 		l.high.set(end, last.base, size)
 	}
-	removed := segments[keep:]
+	removed := slices.Clone(segments[keep:])
+	slices.Reverse(removed) // so that a crash leaves no hole
 	last.sealed.Store(false)
 	last.pending = false
 	last.sinceIndexed = b.since

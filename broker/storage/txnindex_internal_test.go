@@ -3,11 +3,14 @@ package storage
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"kmirror/internal/wire"
 )
 
 // FuzzTxnIndex: what a transaction index is read as is what would be written.
@@ -137,5 +140,55 @@ func TestDamagedTxnIndexes(t *testing.T) {
 	}
 	if entries, err := decodeAborted(encodeAborted([]abortedTransaction{good}), 100); err != nil || len(entries) != 1 || entries[0] != good {
 		t.Errorf("good: %v, %v", entries, err)
+	}
+}
+
+// TestTxnIndexOfDeletedSegment is not taken for one without aborts, which would
+// show aborted records to a reader that still has them.
+func TestTxnIndexOfDeletedSegment(t *testing.T) {
+	s, err := Open(Options{Dir: filepath.Join(t.TempDir(), "data"), NodeID: 1, Fsync: FsyncNever})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	cfg := DefaultLogConfig()
+	cfg.SegmentBytes = 100
+	l, err := s.Create("orders", [16]byte{1}, 0, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range int64(3) {
+		guard, _, err := l.BeginVerification(id, 0, 0, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := wire.EncodeBatch(nil, []wire.Record{{Value: []byte("aborted")}}, wire.BatchOptions{ProducerID: id, Transactional: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Append(b, 0, AppendOptions{Verified: guard}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.AppendMarker(Marker{ProducerID: id, Epoch: 1}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, seg := range *l.segments.Load() {
+		if x := seg.aborted.Load(); seg.sealed.Load() {
+			x.drop()
+		}
+	}
+	doomed := (*l.segments.Load())[1]
+	if entries, err := l.abortedOf(doomed); err != nil || len(entries) != 1 {
+		t.Fatalf("before: %v, %v", entries, err)
+	}
+	if err := l.DeleteBefore(l.End()); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := l.abortedOf(doomed); !errors.Is(err, errGone) {
+		t.Errorf("after: %v, %v", entries, err)
+	}
+	if list, err := l.AbortedTransactions(l.Start(), l.End()); err != nil || len(list) > 0 {
+		t.Errorf("in what is left: %v, %v", list, err)
 	}
 }
