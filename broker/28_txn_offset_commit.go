@@ -91,18 +91,11 @@ func (n *Node) joinOffsets(ctx context.Context, req *kmsg.TxnOffsetCommitRequest
 	if err != nil {
 		return producer, err
 	}
-	guard, needed, err := log.BeginVerification(req.ProducerID, req.ProducerEpoch, 0, false)
-	if err != nil {
-		return producer, err
+	j := &joining{log: log, partition: tp, id: req.ProducerID, epoch: req.ProducerEpoch}
+	n.join(ctx, req.TransactionalID, []*joining{j}, dialect{adds: req.Version >= 5, knows: req.Version >= 4})
+	if errors.Is(j.err, kerr.NotCoordinator) || errors.Is(j.err, kerr.CoordinatorNotAvailable) { // it is the group's coordinator that was asked
+		j.err = kerr.CoordinatorLoadInProgress
 	}
-	producer.Verified = guard
-	if !needed {
-		return producer, nil
-	}
-	adds, knows := req.Version >= 5, req.Version >= 4
-	err = n.joinTransaction(ctx, req.TransactionalID, req.ProducerID, req.ProducerEpoch, []coordinator.TopicPartition{tp}, adds, knows)(tp)
-	if errors.Is(err, kerr.NotCoordinator) || errors.Is(err, kerr.CoordinatorNotAvailable) { // it is this group's coordinator that was asked
-		err = kerr.CoordinatorLoadInProgress
-	}
-	return producer, err
+	producer.Verified = j.guard
+	return producer, j.err
 }

@@ -74,7 +74,11 @@ func copyExactlyOnce(t *testing.T, dialect []kgo.Opt) {
 				return
 			}
 			fetches.EachRecord(func(r *kgo.Record) {
-				session.Produce(ctx, &kgo.Record{Topic: "out", Key: r.Key, Value: r.Value}, nil)
+				session.Produce(ctx, &kgo.Record{Topic: "out", Key: r.Key, Value: r.Value}, func(_ *kgo.Record, err error) {
+					if err != nil && turn%5 != 4 {
+						t.Errorf("%s: produce: %v", id, err)
+					}
+				})
 			})
 			try := kgo.TryCommit
 			if turn%5 == 4 {

@@ -12,7 +12,7 @@ import (
 
 func parseText(t *testing.T, text string) *topology.Config {
 	t.Helper()
-	config, err := topology.Parse("m.yaml", []byte("instance: one\n"+text), func(name string) (string, bool) { return "hunter2", true })
+	config, err := topology.Parse("m.yaml", []byte("instance: one\n"+text), func(string) (string, bool) { return "hunter2", true })
 	if err != nil {
 		t.Fatal(err)
 	}

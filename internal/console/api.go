@@ -1,11 +1,36 @@
 package console
 
-import "kmirror/checkpoint"
+import (
+	"strings"
+	"time"
+
+	"kmirror/checkpoint"
+	"kmirror/mirror"
+)
 
 // ErrorAnswer is the body of every API answer that is not 200.
 type ErrorAnswer struct {
 	Error string `json:"error"`
 }
+
+// StatusAnswer is the body of /api/v1/status.
+type StatusAnswer struct {
+	mirror.Status
+
+	Config    *ConfigState    `json:"config,omitempty"`
+	Incidents IncidentSummary `json:"incidents"`
+}
+
+func statusAnswer(o Options, now time.Time) StatusAnswer {
+	answer := StatusAnswer{Status: o.Engine.Status(), Incidents: summarize(o.Engine.Incidents(0), now)}
+	if o.Config != nil {
+		state := o.Config.State()
+		answer.Config = &state
+	}
+	return answer
+}
+
+func listWords(words []string) string { return strings.Join(words, ", ") }
 
 // GroupsAnswer is the body of /api/v1/groups: where the groups of one flow stand on both sides.
 type GroupsAnswer struct {

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -68,11 +69,11 @@ type Client struct {
 // http key of mirror.yaml: host:port, where an unspecified host means this machine.
 func NewClient(address string) *Client {
 	return &Client{base: BaseURL(address), http: &http.Client{
-		Timeout: 15 * time.Second,
+		Timeout: 30 * time.Second,
 		Transport: &http.Transport{
 			Proxy:                 nil, // the daemon is near; a proxy would only see our business
 			DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
-			ResponseHeaderTimeout: 10 * time.Second,
+			ResponseHeaderTimeout: steerTimeout + 2*time.Second,
 			MaxIdleConns:          2,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -93,8 +94,8 @@ func BaseURL(address string) string {
 }
 
 // Status asks for the daemon's status.
-func (c *Client) Status(ctx context.Context) (mirror.Status, error) {
-	var status mirror.Status
+func (c *Client) Status(ctx context.Context) (StatusAnswer, error) {
+	var status StatusAnswer
 	err := c.get(ctx, "/api/v1/status", &status)
 	return status, err
 }
@@ -106,11 +107,61 @@ func (c *Client) Groups(ctx context.Context, flow string) (GroupsAnswer, error) 
 	return answer, err
 }
 
+// Incidents asks for incidents.
+func (c *Client) Incidents(ctx context.Context, q IncidentQuery) (IncidentsAnswer, error) {
+	var answer IncidentsAnswer
+	path := "/api/v1/incidents"
+	if values := q.values(); len(values) > 0 {
+		path += "?" + values.Encode()
+	}
+	err := c.get(ctx, path, &answer)
+	return answer, err
+}
+
+// Pause asks to pause a topic of a flow, or with an empty topic all of it.
+func (c *Client) Pause(ctx context.Context, flow, topic string) error {
+	return c.post(ctx, "/api/v1/flows/"+url.PathEscape(flow)+"/pause", pauseRequest{Topic: topic}, &doneAnswer{})
+}
+
+// Resume asks to resume what is paused, and to look again at what has stopped.
+func (c *Client) Resume(ctx context.Context, flow, topic string, o mirror.ResumeOptions) error {
+	asked := resumeRequest{Topic: topic, Accept: o.Accept}
+	if o.Partition >= 0 {
+		asked.Partition = &o.Partition
+	}
+	return c.post(ctx, "/api/v1/flows/"+url.PathEscape(flow)+"/resume", asked, &doneAnswer{})
+}
+
+// Reload asks the daemon to read its file again.
+func (c *Client) Reload(ctx context.Context, dryRun bool) (ReloadAnswer, error) {
+	var answer ReloadAnswer
+	err := c.post(ctx, "/api/v1/reload", reloadRequest{DryRun: dryRun}, &answer)
+	return answer, err
+}
+
 func (c *Client) get(ctx context.Context, path string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, http.NoBody)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", c.base, err)
 	}
+	return c.ask(request, into)
+}
+
+func (c *Client) post(ctx context.Context, path string, body, into any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", c.base, err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(text))
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", c.base, err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	return c.ask(request, into)
+}
+
+func (c *Client) ask(request *http.Request, into any) error {
+	ctx := request.Context()
 	response, err := c.http.Do(request)
 	if err != nil {
 		if ctx.Err() != nil {

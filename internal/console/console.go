@@ -2,10 +2,11 @@
 // a JSON API and a plain page, and the client that the command line uses.
 //
 // It owns the HTTP surface and the letter of its JSON. It keeps these promises:
-// it only reads (GET and HEAD, nothing steers), every answer is bounded and
-// escaped (topic and group names are whatever a Kafka client made up), a slow or
-// silent peer costs one connection for a bounded time, and the page loads
-// nothing from anywhere else.
+// whoever reaches it may read and no more; what steers is by POST, and only for
+// programs on this machine, never for a web page; every answer is bounded and
+// escaped (topic and group names are whatever a Kafka client made up); a slow or
+// silent peer costs one connection for a bounded time; and the page loads nothing
+// from anywhere else.
 //
 // It does not know how records travel: it asks an Engine for copies of its
 // state. The routes:
@@ -14,8 +15,15 @@
 //	/healthz             200 while the process serves
 //	/readyz              200 once the engine is ready, 503 before
 //	/metrics             Prometheus text
-//	/api/v1/status       mirror.Status
+//	/api/v1/status       StatusAnswer
 //	/api/v1/groups?flow= GroupsAnswer
+//	/api/v1/incidents    IncidentsAnswer; after=, since=, flow=, topic=, kind=, limit=
+//
+// and by POST, with JSON:
+//
+//	/api/v1/flows/{flow}/pause   {"topic"}: a topic, or the whole flow
+//	/api/v1/flows/{flow}/resume  {"topic", "partition", "accept"}
+//	/api/v1/reload               {"dry_run"}: ReloadAnswer
 package console
 
 import (
@@ -33,18 +41,22 @@ import (
 	"kmirror/mirror"
 )
 
-// Engine is what the console shows. All three may be called from many
+// Engine is what the console shows. All may be called from many
 // goroutines at once; what they return belongs to the caller.
 type Engine interface {
 	Status() mirror.Status
 	// Groups returns false when there is no such flow.
 	Groups(flow string) ([]checkpoint.GroupStatus, bool)
 	Ready() bool
+	// Incidents are those with an id above since, oldest first.
+	Incidents(since uint64) []mirror.Incident
 }
 
 // Options is what a server needs.
 type Options struct {
 	Engine   Engine
+	Steering Steering      // nil: nothing can be paused or resumed
+	Config   Configuration // nil: nothing can be reloaded
 	Gatherer prometheus.Gatherer
 	Logger   *slog.Logger // nil: silent
 	// Drain bounds how long Run waits for requests under way when it stops; default 2 s.
@@ -75,7 +87,7 @@ func New(o Options) (*Server, error) {
 	if o.Drain == 0 {
 		o.Drain = 2 * time.Second
 	}
-	page, err := newPage(o.Engine)
+	page, err := newPage(o)
 	if err != nil {
 		return nil, err
 	}

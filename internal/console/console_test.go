@@ -25,13 +25,15 @@ import (
 
 // engine is an Engine of fixed answers.
 type engine struct {
-	status mirror.Status
-	groups map[string][]checkpoint.GroupStatus
-	ready  bool
+	status    mirror.Status
+	incidents []mirror.Incident
+	groups    map[string][]checkpoint.GroupStatus
+	ready     bool
 }
 
-func (e *engine) Status() mirror.Status { return e.status }
-func (e *engine) Ready() bool           { return e.ready }
+func (e *engine) Status() mirror.Status              { return e.status }
+func (e *engine) Ready() bool                        { return e.ready }
+func (e *engine) Incidents(uint64) []mirror.Incident { return e.incidents }
 func (e *engine) Groups(flow string) ([]checkpoint.GroupStatus, bool) {
 	list, ok := e.groups[flow]
 	return list, ok
@@ -261,7 +263,7 @@ func TestClient(t *testing.T) {
 	}
 	want := e.status
 	want.Started = want.Started.Round(0)
-	if diff := cmp.Diff(want, status, cmp.Comparer(time.Time.Equal)); diff != "" {
+	if diff := cmp.Diff(want, status.Status, cmp.Comparer(time.Time.Equal)); diff != "" {
 		t.Errorf("status differs (-want +got):\n%s", diff)
 	}
 	groups, err := client.Groups(t.Context(), "east->west")

@@ -14,7 +14,7 @@ import (
 // page is the HTML page at /: rendered whole on the server at each request, so
 // that it works without a script; with one, it refreshes itself.
 type page struct {
-	engine Engine
+	opts   Options
 	body   *template.Template
 	style  template.CSS
 	script template.JS
@@ -26,7 +26,7 @@ type page struct {
 //go:embed page
 var pageFiles embed.FS
 
-func newPage(engine Engine) (*page, error) {
+func newPage(o Options) (*page, error) {
 	read := func(name string) ([]byte, error) { return pageFiles.ReadFile("page/" + name) }
 	body, err := read("page.html")
 	if err != nil {
@@ -45,7 +45,7 @@ func newPage(engine Engine) (*page, error) {
 		return nil, fmt.Errorf("parse the page: %w", err)
 	}
 	return &page{
-		engine: engine, body: parsed,
+		opts: o, body: parsed,
 		style:  template.CSS(style), //nolint:gosec // our own embedded file
 		script: template.JS(script), //nolint:gosec // our own embedded file
 		policy: fmt.Sprintf("default-src 'none'; style-src '%s'; script-src '%s'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -59,7 +59,8 @@ func sourceHash(source []byte) string {
 }
 
 func (p *page) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	view := newView(p.engine.Status(), p.engine.Groups, p.engine.Ready(), time.Now())
+	now := time.Now()
+	view := newView(statusAnswer(p.opts, now), p.opts.Engine, now)
 	view.Style, view.Script = p.style, p.script
 	var out bytes.Buffer
 	if err := p.body.Execute(&out, view); err != nil {

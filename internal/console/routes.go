@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -22,26 +24,35 @@ func routes(o Options, page *page) http.Handler {
 	})
 	mux.Handle("/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	mux.HandleFunc("/api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, o.Engine.Status())
+		writeJSON(w, http.StatusOK, statusAnswer(o, time.Now()))
 	})
 	mux.HandleFunc("/api/v1/groups", func(w http.ResponseWriter, r *http.Request) { groups(w, r, o.Engine) })
+	mux.HandleFunc("/api/v1/incidents", func(w http.ResponseWriter, r *http.Request) { incidents(w, r, o.Engine) })
+	steer(mux, o)
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, http.StatusNotFound, "no such call; there are /api/v1/status and /api/v1/groups?flow=")
+		writeError(w, http.StatusNotFound, "no such call; there are /api/v1/status, /api/v1/groups?flow= and /api/v1/incidents")
 	})
 	mux.Handle("/{$}", page)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		writeText(w, http.StatusNotFound, "not found; the page is at /\n")
 	})
-	return onlyReads(securely(mux, page.policy))
+	return securely(onlyReads(mux), page.policy)
 }
 
-// onlyReads answers everything but GET and HEAD with 405.
-func onlyReads(next http.Handler) http.Handler {
+func reads(r *http.Request) bool {
+	return r.Method == http.MethodGet || r.Method == http.MethodHead
+}
+
+// onlyReads answers everything but GET and HEAD with 405, and but for POST below
+// /api/v1/, where single calls change something.
+func onlyReads(next *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			writeText(w, http.StatusMethodNotAllowed, "only GET and HEAD\n")
-			return
+		if !reads(r) {
+			if _, pattern := next.Handler(r); !strings.HasPrefix(pattern, "POST ") {
+				w.Header().Set("Allow", "GET, HEAD")
+				writeText(w, http.StatusMethodNotAllowed, "only GET and HEAD\n")
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -36,8 +36,11 @@ type view struct {
 	Membership string
 	Now        string
 	Overall    label
+	Refused    string // why the newest configuration file was not taken
+	Waiting    []string
 	Clusters   []clusterView
 	Flows      []flowView
+	Incidents  incidentsView
 }
 
 type label struct{ Text, Tone string }
@@ -51,6 +54,8 @@ type flowView struct {
 	Name, From, To, Naming, State, Tone, Error            string
 	Rate, ByteRate, Lag, LagTime, LagTone, Records, Bytes string
 	TopicCount, GroupCount                                string
+	Fence                                                 label
+	Throttle, Carried, Paused                             string
 	Topics                                                []topicView
 	MoreTopics                                            string
 	Problems                                              []problemView
@@ -66,6 +71,7 @@ func (m *moreGroups) String() string { return m.Count }
 
 type topicView struct {
 	Source, Target, Partitions, Records, Rate, ByteRate, Lag, LagTime, LagTone, Error string
+	Paused                                                                            string // why
 	Modes                                                                             []string
 }
 
@@ -77,8 +83,9 @@ type groupView struct {
 	Group, State, Tone, Partitions, Behind, Shortfall, Error string
 }
 
-func newView(s mirror.Status, groups func(string) ([]checkpoint.GroupStatus, bool), ready bool, now time.Time) view {
-	v := view{Instance: s.Instance, Version: s.Version, Now: now.UTC().Format("2006-01-02 15:04:05 UTC"), Overall: overall(s, ready)}
+func newView(answer StatusAnswer, engine Engine, now time.Time) view {
+	s := answer.Status
+	v := view{Instance: s.Instance, Version: s.Version, Now: now.UTC().Format("2006-01-02 15:04:05 UTC"), Overall: overall(s, engine.Ready())}
 	if !s.Started.IsZero() {
 		v.Up = spokenDuration(now.Sub(s.Started))
 	}
@@ -88,11 +95,18 @@ func newView(s mirror.Status, groups func(string) ([]checkpoint.GroupStatus, boo
 			v.Membership += ", leading"
 		}
 	}
+	if c := answer.Config; c != nil {
+		v.Waiting = c.Waiting
+		if c.Refused != nil {
+			v.Refused = spokenDuration(now.Sub(*c.Refused)) + " ago: " + c.Error
+		}
+	}
+	v.Incidents = newIncidentsView(engine.Incidents(0), now)
 	for _, c := range s.Clusters {
 		v.Clusters = append(v.Clusters, newClusterView(c))
 	}
 	for _, f := range s.Flows {
-		list, _ := groups(f.Name)
+		list, _ := engine.Groups(f.Name)
 		v.Flows = append(v.Flows, newFlowView(f, list))
 	}
 	return v
@@ -100,7 +114,7 @@ func newView(s mirror.Status, groups func(string) ([]checkpoint.GroupStatus, boo
 
 // overall says in a few words whether anybody has to look closer.
 func overall(s mirror.Status, ready bool) label {
-	lost, troubled := 0, 0
+	lost, troubled, paused := 0, 0, 0
 	for _, c := range s.Clusters {
 		if !c.Reachable && c.Error != "" {
 			lost++
@@ -109,6 +123,9 @@ func overall(s mirror.Status, ready bool) label {
 	for _, f := range s.Flows {
 		if flowTone(f.State) == toneBad || flowTone(f.State) == toneWarn {
 			troubled++
+		}
+		if f.State == statePaused {
+			paused++
 		}
 	}
 	switch {
@@ -120,6 +137,8 @@ func overall(s mirror.Status, ready bool) label {
 		return label{"starting", toneCalm}
 	case len(s.Flows) == 0:
 		return label{"serving", toneGood}
+	case paused > 0:
+		return label{plural(paused, "flow") + " paused", toneCalm}
 	default:
 		return label{"all is well", toneGood}
 	}
@@ -143,7 +162,23 @@ func newFlowView(f mirror.FlowStatus, groups []checkpoint.GroupStatus) flowView 
 		Rate: FormatRate(f.RecordsPerSecond), ByteRate: FormatByteRate(f.BytesPerSecond),
 		Lag: FormatCount(f.LagRecords), LagTime: FormatSeconds(f.LagSeconds), LagTone: lagTone(f.LagSeconds),
 		Records: FormatCount(int64(f.Records)), Bytes: FormatBytes(float64(f.Bytes)),
-		TopicCount: countOf(len(f.Topics)), GroupCount: countOf(len(groups)),
+		TopicCount: countOf(len(f.Topics)), GroupCount: countOf(len(groups)), Fence: fenceLabel(f.Fence),
+	}
+	if f.Throttle > 0 {
+		v.Throttle = "at most " + FormatByteRate(float64(f.Throttle))
+	}
+	modes, paused := map[string]uint64{}, 0
+	for _, t := range f.Topics {
+		for mode, n := range t.Modes {
+			modes[mode] += n
+		}
+		if pausedTopic(t) != "" {
+			paused++
+		}
+	}
+	v.Carried = listWords(modeList(modes))
+	if paused > 0 && f.State != statePaused {
+		v.Paused = plural(paused, "topic") + " paused"
 	}
 	v.Topics, v.MoreTopics = topicViews(f.Topics)
 	v.Problems, v.MoreProblems = problemViews(f.Topics)
@@ -174,7 +209,7 @@ func topicViews(topics []mirror.TopicStatus) (shown []topicView, more string) {
 			Source: t.Source, Target: t.Target, Partitions: countOf(len(t.Partitions)), Records: FormatCount(int64(t.Records)),
 			Rate: FormatRate(t.RecordsPerSecond), ByteRate: FormatByteRate(t.BytesPerSecond),
 			Lag: FormatCount(t.LagRecords), LagTime: FormatSeconds(t.LagSeconds), LagTone: lagTone(t.LagSeconds),
-			Modes: modeList(t.Modes), Error: t.Error,
+			Modes: modeList(t.Modes), Error: t.Error, Paused: pausedTopic(t),
 		})
 	}
 	return shown, more
@@ -184,7 +219,7 @@ func problemViews(topics []mirror.TopicStatus) (shown []problemView, more string
 	var all []problemView
 	for _, t := range topics {
 		for _, p := range t.Partitions {
-			if p.Error == "" && p.State != "stopped" {
+			if p.State == statePaused || p.Error == "" && p.State != "stopped" {
 				continue
 			}
 			tone := toneWarn
@@ -243,6 +278,33 @@ func flowTone(state string) string {
 		return toneBad
 	default:
 		return toneCalm
+	}
+}
+
+// statePaused is a flow or partition that is paused.
+const statePaused = "paused"
+
+// pausedTopic says why a topic is paused, empty if it is not.
+func pausedTopic(t mirror.TopicStatus) string {
+	why := ""
+	for _, p := range t.Partitions {
+		if p.State != statePaused {
+			return ""
+		}
+		why = cmp.Or(p.Error, statePaused)
+	}
+	return why
+}
+
+// fenceLabel says how a flow keeps dead instances from writing.
+func fenceLabel(fence string) label {
+	switch fence {
+	case "fenced":
+		return label{"fenced", toneGood}
+	case "":
+		return label{}
+	default:
+		return label{fence + " only", toneCalm}
 	}
 }
 
