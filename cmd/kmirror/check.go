@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type checkedFlow struct {
 	Naming string `json:"naming"`
 	// Topics is how many topics of the source it mirrors now, -1 where nobody asked.
 	Topics int `json:"topics"`
+	// Fence is how a dead instance is kept from writing: "fenced" or "detection", empty where nobody asked.
+	Fence string `json:"fence,omitempty"`
 }
 
 // finding is something that --connect saw: what would not work, or, as a note, what is odd.
@@ -64,7 +67,9 @@ in the file, and what to do. Nothing is started.
 
 With --connect it also connects: is every cluster there, are two names one
 cluster, and is there a topic that cannot be mirrored as it is (a name that gets
-too long once prefixed)? What works but looks odd is noted.`,
+too long once prefixed, a right that is missing)? Can each target keep a dead
+instance from writing (FENCE), and can a topic lose what it has acknowledged?
+What works but looks odd is noted.`,
 		Example: "  kmirror check\n  kmirror check --connect\n  kmirror check --config /etc/kmirror/mirror.yaml -o json",
 		GroupID: "daemon",
 		Args:    cobra.NoArgs,
@@ -159,12 +164,12 @@ func (a *app) showChecked(r checkResult, connected bool) error {
 	}
 	if len(r.Flows) > 0 {
 		fmt.Fprintln(a.out)
-		flows := newTable("FLOW", "NAMES", ">TOPICS")
+		flows := newTable("FLOW", "NAMES", ">TOPICS", "FENCE")
 		if !connected {
 			flows = newTable("FLOW", "NAMES")
 		}
 		for _, f := range r.Flows {
-			flows.row(f.Name, f.Naming, offset(int64(f.Topics)))
+			flows.row(f.Name, f.Naming, offset(int64(f.Topics)), cmp.Or(f.Fence, "-"))
 		}
 		if err := flows.write(a.out, ""); err != nil {
 			return err

@@ -20,14 +20,12 @@ func (a *app) checkClusters(ctx context.Context, cfg *topology.Config, result *c
 		mu       sync.Mutex // guards seen and result while the connections run
 		wait     sync.WaitGroup
 		seen     = map[string]*kafka.Metadata{}
+		sides    = map[string]*side{}
 		unlinked []error
 	)
 	for i, t := range cfg.Clusters {
 		wait.Go(func() {
 			cluster, metadata, err := a.connect(ctx, t)
-			if err == nil {
-				defer cluster.close()
-			}
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -35,20 +33,28 @@ func (a *app) checkClusters(ctx context.Context, cfg *topology.Config, result *c
 				unlinked = append(unlinked, err)
 				return
 			}
-			seen[t.Name] = metadata
+			seen[t.Name], sides[t.Name] = metadata, &side{cluster, metadata}
 			row := &result.Clusters[i]
 			row.ID, row.Brokers, row.Topics = metadata.ClusterID, len(metadata.Brokers), len(metadata.Topics)
 		})
 	}
 	wait.Wait()
-	for i, f := range cfg.Flows {
-		source := seen[f.From]
-		if source == nil {
-			continue
+	defer func() {
+		for _, s := range sides {
+			s.close()
 		}
-		count, findings := checkFlow(f, source, seen[f.To])
-		result.Flows[i].Topics = count
-		result.Findings = append(result.Findings, findings...)
+	}()
+	for i, f := range cfg.Flows {
+		if source := seen[f.From]; source != nil {
+			count, findings := checkFlow(f, source, seen[f.To])
+			result.Flows[i].Topics = count
+			result.Findings = append(result.Findings, findings...)
+		}
+		asking, cancel := context.WithTimeout(ctx, a.timeout)
+		r := &risks{flow: f, source: sides[f.From], target: sides[f.To]}
+		result.Flows[i].Fence = r.look(asking)
+		cancel()
+		result.Findings = append(result.Findings, r.findings...)
 	}
 	aliases := cfg.CheckClusterIDs(clusterIDs(seen))
 	switch {

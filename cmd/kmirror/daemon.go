@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +43,7 @@ type daemon struct {
 	options  runOptions
 	cfg      *topology.Config
 	logger   *slog.Logger
+	file     *configFile
 	version  string
 	registry *prometheus.Registry
 	data     *dataDir
@@ -47,6 +51,9 @@ type daemon struct {
 }
 
 func (d *daemon) run(ctx context.Context) (err error) {
+	hangups := make(chan os.Signal, 1) // from the first moment on: unheard, a SIGHUP would end the process
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	if d.data, err = openDataDir(d.cfg.DataDir); err != nil {
 		return err
 	}
@@ -95,7 +102,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return fail(err)
 	}
-	window, err := console.New(console.Options{Engine: engine, Gatherer: d.registry, Logger: d.logger})
+	d.file.engine = engine
+	window, err := console.New(console.Options{Engine: engine, Steering: engine, Config: d.file, Gatherer: d.registry, Logger: d.logger})
 	if err != nil {
 		return fail(err)
 	}
@@ -109,6 +117,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	parts.start(ctx, "cluster ids", time.Second, who.watch)
 	parts.start(ctx, "engine", engineGrace, engine.Run)
+	parts.start(ctx, "reload", consoleGrace, func(ctx context.Context) error { return d.file.watch(ctx, hangups) })
 	parts.start(ctx, "greeting", time.Second, func(ctx context.Context) error { return d.greet(ctx, engine) })
 	if err := parts.wait(ctx); err != nil {
 		return err

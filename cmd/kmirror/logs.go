@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// newLogger makes the daemon's logger. level is debug, info, warn or error;
-// format is text or json.
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+// logLevel is debug, info, warn or error.
+func logLevel(name string) (slog.Level, bool) {
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
-	threshold, ok := levels[strings.ToLower(level)]
-	if !ok {
-		return nil, withCode(exitUsage, fmt.Errorf("--log-level %s: it is debug, info, warn or error", level))
-	}
+	level, ok := levels[strings.ToLower(name)]
+	return level, ok
+}
+
+// newLogger makes the daemon's logger; format is text or json.
+func newLogger(w io.Writer, threshold slog.Leveler, format string) (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: threshold}
 	switch format {
 	case "text":

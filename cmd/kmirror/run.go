@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 )
@@ -20,7 +23,8 @@ func (a *app) runCommand() *cobra.Command {
 		Long: `Starts everything the configuration describes: its embedded clusters, its flows,
 and the page with status and metrics. It runs until ctrl-c or SIGTERM, and stops in
 order: first the flows come to rest, then the page goes, then the clusters. A second
-signal ends it at once; nothing that was acknowledged is lost by that.
+signal ends it at once; nothing that was acknowledged is lost by that. SIGHUP, like
+kmirror reload, makes it read the configuration again.
 
 Logs go to stderr, the greeting to stdout.`,
 		Example: `  kmirror run
@@ -46,17 +50,24 @@ func (a *app) run(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.logLevel == "" {
-		o.logLevel = cfg.Log.Level
+	threshold, ok := logLevel(cmp.Or(o.logLevel, cfg.Log.Level))
+	if !ok {
+		return withCode(exitUsage, fmt.Errorf("--log-level %s: it is debug, info, warn or error", o.logLevel))
 	}
-	if o.logFormat == "" {
-		o.logFormat = cfg.Log.Format
-	}
-	logger, err := newLogger(a.err, o.logLevel, o.logFormat)
+	var level slog.LevelVar
+	level.Set(threshold)
+	logger, err := newLogger(a.err, &level, cmp.Or(o.logFormat, cfg.Log.Format))
 	if err != nil {
 		return err
 	}
 	boundMemory()
-	d := &daemon{app: a, options: o, cfg: cfg, logger: logger, version: readBuildInfo().Version}
+	d := &daemon{app: a, options: o, cfg: cfg, logger: logger, file: newConfigFile(cfg, logger), version: readBuildInfo().Version}
+	if o.logLevel == "" {
+		d.file.level = func(name string) {
+			if threshold, ok := logLevel(name); ok {
+				level.Set(threshold)
+			}
+		}
+	}
 	return d.run(ctx)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -30,8 +31,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status [FLOW]",
 		Short: "Show what the daemon does: flows, topics, rates and lag",
 		Long: `Asks the daemon at the http address of the configuration for its clusters and
-flows, with their topics, rates and how far behind they are, and the partitions
-that need a look.`,
+flows, with their topics, rates and how far behind they are, what is paused, the
+partitions that wait or stopped and why, and the newest incident.`,
 		Example:           "  kmirror status\n  kmirror status 'east->west' --all\n  kmirror status --watch\n  kmirror status -o json",
 		GroupID:           "daemon",
 		Args:              cobra.MaximumNArgs(1),
@@ -59,17 +60,16 @@ func (a *app) completeFlows(_ *cobra.Command, args []string, _ string) ([]string
 }
 
 func (a *app) status(ctx context.Context, flow string, o statusOptions) error {
-	cfg, err := a.load()
+	client, err := a.daemonClient()
 	if err != nil {
 		return err
 	}
-	client := console.NewClient(consoleAddress(cfg))
 	for {
 		asking, cancel := context.WithTimeout(ctx, a.timeout)
 		status, err := client.Status(asking)
 		cancel()
 		if err == nil {
-			err = keepFlow(&status, flow)
+			err = keepFlow(&status.Status, flow)
 		}
 		switch {
 		case ctx.Err() != nil && o.watch:
@@ -126,7 +126,7 @@ func keepFlow(status *mirror.Status, name string) error {
 	return withCode(exitNotFound, fmt.Errorf("the daemon has no flow %q: it has %v", name, names))
 }
 
-func showStatus(out *strings.Builder, s mirror.Status, all bool, now time.Time) error {
+func showStatus(out *strings.Builder, s console.StatusAnswer, all bool, now time.Time) error {
 	fmt.Fprintf(out, "%s  kmirror %s", clean(s.Instance), clean(s.Version))
 	if !s.Started.IsZero() {
 		fmt.Fprintf(out, "  up %s", now.Sub(s.Started).Round(time.Second))
@@ -137,7 +137,9 @@ func showStatus(out *strings.Builder, s mirror.Status, all bool, now time.Time) 
 	if s.Leading {
 		fmt.Fprintf(out, "  leading, term %d", s.Term)
 	}
-	out.WriteString("\n\n")
+	out.WriteString("\n")
+	showHappened(out, s, now)
+	out.WriteString("\n")
 	clusters := newTable("CLUSTER", "KIND", "ADDRESSES", "STATE")
 	for _, c := range s.Clusters {
 		state := "reachable"
@@ -157,9 +159,9 @@ func showStatus(out *strings.Builder, s mirror.Status, all bool, now time.Time) 
 		return nil
 	}
 	out.WriteString("\n")
-	flows := newTable("FLOW", "STATE", ">REC/S", ">THROUGHPUT", ">RECORDS", ">BEHIND", ">TIME BEHIND", "")
+	flows := newTable("FLOW", "STATE", "FENCE", ">REC/S", ">THROUGHPUT", ">RECORDS", ">BEHIND", ">TIME BEHIND", "")
 	for _, f := range s.Flows {
-		flows.row(f.Name, f.State, rate(f.RecordsPerSecond), plainFigure(console.FormatByteRate(f.BytesPerSecond)), f.Records, offset(f.LagRecords), seconds(f.LagSeconds), f.Error)
+		flows.row(f.Name, f.State, cmp.Or(f.Fence, "-"), rate(f.RecordsPerSecond), plainFigure(console.FormatByteRate(f.BytesPerSecond)), f.Records, offset(f.LagRecords), seconds(f.LagSeconds), flowNote(f))
 	}
 	if err := flows.write(out, ""); err != nil {
 		return err
@@ -172,6 +174,49 @@ func showStatus(out *strings.Builder, s mirror.Status, all bool, now time.Time) 
 	return nil
 }
 
+// showHappened says what an operator wants to know before all figures.
+func showHappened(out *strings.Builder, s console.StatusAnswer, now time.Time) {
+	if c := s.Config; c != nil {
+		if c.Refused != nil {
+			fmt.Fprintf(out, "configuration: %s was not taken %s ago: %s\n", clean(c.Path), now.Sub(*c.Refused).Round(time.Second), clean(c.Error))
+		}
+		if len(c.Waiting) > 0 {
+			fmt.Fprintf(out, "configuration: waits for a restart: %s\n", clean(strings.Join(c.Waiting, ", ")))
+		}
+	}
+	if newest := s.Incidents.Newest; newest != nil && s.Incidents.Recent > 0 {
+		fmt.Fprintf(out, "incidents: %d in the last day, the newest %s ago: %s of %s", s.Incidents.Recent, now.Sub(newest.Last).Round(time.Second), newest.Kind, clean(newest.Flow))
+		if newest.Topic != "" {
+			fmt.Fprintf(out, " %s", clean(newest.Topic))
+		}
+		out.WriteString("; kmirror incidents shows them\n")
+	}
+}
+
+// flowNote is what stands behind a flow's figures.
+func flowNote(f mirror.FlowStatus) string {
+	var notes []string
+	if f.Throttle > 0 {
+		notes = append(notes, "at most "+plainFigure(console.FormatByteRate(float64(f.Throttle))))
+	}
+	if f.Error != "" {
+		notes = append(notes, f.Error)
+	}
+	return strings.Join(notes, "; ")
+}
+
+// pausedTopic says why a topic is paused as a whole, empty if it is not.
+func pausedTopic(t mirror.TopicStatus) string {
+	why := ""
+	for _, p := range t.Partitions {
+		if p.State != "paused" {
+			return ""
+		}
+		why = cmp.Or(p.Error, "paused")
+	}
+	return why
+}
+
 func showFlow(out *strings.Builder, f mirror.FlowStatus, all bool) error {
 	if len(f.Topics) == 0 {
 		return nil
@@ -180,11 +225,12 @@ func showFlow(out *strings.Builder, f mirror.FlowStatus, all bool) error {
 	topics := newTable("TOPIC", "TARGET", ">PARTITIONS", ">REC/S", ">RECORDS", ">BEHIND", ">TIME BEHIND", "")
 	troubled := newTable("TOPIC", ">PARTITION", "STATE", ">POSITION", ">END", "WHY")
 	for i, t := range f.Topics {
-		if all || i < statusRows || t.Error != "" {
-			topics.row(t.Source, t.Target, len(t.Partitions), rate(t.RecordsPerSecond), t.Records, offset(t.LagRecords), seconds(t.LagSeconds), t.Error)
+		paused := pausedTopic(t)
+		if all || i < statusRows || t.Error != "" || paused != "" {
+			topics.row(t.Source, t.Target, len(t.Partitions), rate(t.RecordsPerSecond), t.Records, offset(t.LagRecords), seconds(t.LagSeconds), cmp.Or(t.Error, paused))
 		}
 		for _, p := range t.Partitions {
-			if (p.Error != "" || p.State == "stopped") && (all || len(troubled.rows) < statusRows) {
+			if (p.Error != "" || p.State == "stopped") && (paused == "" || all) && (all || len(troubled.rows) < statusRows) {
 				troubled.row(t.Source, p.Partition, p.State, offset(p.Position), offset(p.SourceEnd), p.Error)
 			}
 		}

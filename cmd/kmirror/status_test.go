@@ -15,15 +15,24 @@ import (
 )
 
 // fakeEngine answers a fixed status.
-type fakeEngine struct{ status mirror.Status }
+type fakeEngine struct {
+	status    mirror.Status
+	incidents []mirror.Incident
+}
 
 func (e fakeEngine) Status() mirror.Status                          { return e.status }
 func (e fakeEngine) Ready() bool                                    { return true }
+func (e fakeEngine) Incidents(uint64) []mirror.Incident             { return e.incidents }
 func (e fakeEngine) Groups(string) ([]checkpoint.GroupStatus, bool) { return nil, false }
 
 func daemonWith(t *testing.T, status mirror.Status) (configPath string) {
 	t.Helper()
-	s, err := console.New(console.Options{Engine: fakeEngine{status}, Gatherer: prometheus.NewRegistry()})
+	return daemonOf(t, fakeEngine{status: status})
+}
+
+func daemonOf(t *testing.T, engine fakeEngine) (configPath string) {
+	t.Helper()
+	s, err := console.New(console.Options{Engine: engine, Gatherer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,18 +118,23 @@ func (c *Client) Incidents(ctx context.Context, q IncidentQuery) (IncidentsAnswe
 	return answer, err
 }
 
-// Pause asks to pause a topic of a flow, or with an empty topic all of it.
-func (c *Client) Pause(ctx context.Context, flow, topic string) error {
-	return c.post(ctx, "/api/v1/flows/"+url.PathEscape(flow)+"/pause", pauseRequest{Topic: topic}, &doneAnswer{})
+// Pause asks to pause a topic of a flow, or with an empty topic all of it. The
+// note says what is odd about it, empty if nothing is.
+func (c *Client) Pause(ctx context.Context, flow, topic string) (note string, err error) {
+	var answer doneAnswer
+	err = c.post(ctx, "/api/v1/flows/"+url.PathEscape(flow)+"/pause", pauseRequest{Topic: topic}, &answer)
+	return answer.Note, err
 }
 
 // Resume asks to resume what is paused, and to look again at what has stopped.
-func (c *Client) Resume(ctx context.Context, flow, topic string, o mirror.ResumeOptions) error {
+func (c *Client) Resume(ctx context.Context, flow, topic string, o mirror.ResumeOptions) (note string, err error) {
 	asked := resumeRequest{Topic: topic, Accept: o.Accept}
 	if o.Partition >= 0 {
 		asked.Partition = &o.Partition
 	}
-	return c.post(ctx, "/api/v1/flows/"+url.PathEscape(flow)+"/resume", asked, &doneAnswer{})
+	var answer doneAnswer
+	err = c.post(ctx, "/api/v1/flows/"+url.PathEscape(flow)+"/resume", asked, &answer)
+	return answer.Note, err
 }
 
 // Reload asks the daemon to read its file again.

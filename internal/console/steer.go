@@ -71,7 +71,8 @@ type reloadRequest struct {
 
 // doneAnswer is the body of an answer that has nothing to say but that it is done.
 type doneAnswer struct {
-	Done bool `json:"done"`
+	Done bool   `json:"done"`
+	Note string `json:"note,omitempty"` // what is odd about it
 }
 
 const (
@@ -197,8 +198,10 @@ func steered(w http.ResponseWriter, r *http.Request, engine Engine, into any) (f
 // ended answers a call about a flow.
 func ended(w http.ResponseWriter, engine Engine, flow, topic string, err error) {
 	switch {
+	case err == nil && topic != "" && !knowsTopic(engine, flow, topic):
+		writeJSON(w, http.StatusOK, doneAnswer{true, fmt.Sprintf("flow %s has no topic %s yet", flow, topic)})
 	case err == nil:
-		writeJSON(w, http.StatusOK, doneAnswer{true})
+		writeJSON(w, http.StatusOK, doneAnswer{Done: true})
 	case errors.Is(err, context.DeadlineExceeded):
 		writeError(w, http.StatusGatewayTimeout, err.Error())
 	case topic != "" && !knowsTopic(engine, flow, topic):

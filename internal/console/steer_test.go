@@ -163,13 +163,11 @@ func TestClientSteers(t *testing.T) {
 	server := httptest.NewServer(steerable(t, h))
 	defer server.Close()
 	client, ctx := console.NewClient(server.Listener.Addr().String()), t.Context()
-	for name, err := range map[string]error{
-		"pause":  client.Pause(ctx, "east->west", ""),
-		"resume": client.Resume(ctx, "east->west", "a/b", mirror.ResumeOptions{Partition: -1, Accept: "retention-loss"}),
-	} {
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+	if note, err := client.Pause(ctx, "east->west", ""); err != nil || note != "" {
+		t.Errorf("pause: %q, %v", note, err)
+	}
+	if note, err := client.Resume(ctx, "east->west", "a/b", mirror.ResumeOptions{Partition: -1, Accept: "retention-loss"}); err != nil || !strings.Contains(note, "no topic a/b yet") {
+		t.Errorf("resume: %q, %v", note, err)
 	}
 	if diff := cmp.Diff([]string{"pause east->west ", "resume east->west a/b / retention-loss"}, h.did); diff != "" {
 		t.Errorf("steered (-want +got):\n%s", diff)
@@ -182,7 +180,7 @@ func TestClientSteers(t *testing.T) {
 		t.Errorf("status: %+v, %v", status.Config, err)
 	}
 	var answer *console.AnswerError
-	if err := client.Pause(ctx, "east->moon", ""); !errors.As(err, &answer) || !answer.NotFound() {
+	if _, err := client.Pause(ctx, "east->moon", ""); !errors.As(err, &answer) || !answer.NotFound() {
 		t.Errorf("pause of no flow: %v", err)
 	}
 }
