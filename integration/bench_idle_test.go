@@ -32,7 +32,7 @@ func (c *contest) idle() {
 
 // quiet waits until all is mirrored, lets it come to rest, and measures.
 func (c *contest) quiet(p *process, prefix string, topics, partitions int, began time.Time) (row, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	defer cancel()
 	d := &daemon{w: c.world, process: p, http: c.addr(prefix + "-http")}
 	all := func() error {
@@ -61,7 +61,7 @@ func (c *contest) quiet(p *process, prefix string, topics, partitions int, began
 			return row{}, err
 		case <-p.ended:
 			return row{}, errors.Join(errors.New("it ended"), p.err)
-		case <-time.After(2 * time.Second):
+		case <-time.After(3 * time.Second):
 		}
 	}
 	r := row{start: time.Since(began).Seconds(), copied: "nothing to copy"}

@@ -72,10 +72,10 @@ func TestBenchTable(t *testing.T) {
 		}
 		t.Errorf("no row with %q in\n%s", words, strings.Join(lines, "\n"))
 	}
-	row("lz4", ours, "400", "", "", "0.80")
-	row("lz4", tuned, "80", "5.00", "", "16.00", "", "20.00")
-	row("lz4", relayed, "1200", "0.33", "", "0.40", "", "0.50")
+	row("lz4", ours, "400", "", "", "0.80 (0.00)")
+	row("lz4", tuned, "80", "5.00", "", "16.00 (0.00)", "20.00")
+	row("lz4", relayed, "1200", "0.33", "", "0.40 (0.00)", "0.50")
 	row("zstd", ours)
 	row("FAILED: the copy is not what the source is: 1 record")
-	row("1.0", "2.0", "3.0")
+	row("1.0 / 2.0 / 3.0")
 }

@@ -100,8 +100,8 @@ func (c *contest) print() {
 // columns are the table's, in order.
 func columns() []string {
 	return []string{
-		"workload", "who", "MB/s", "x speed", "krec/s", "CPU-s/GB", "(user)", "x CPU", "µs/rec", "cores", "p50 ms", "p99 ms", "p99.9 ms",
-		"MiB", "start s", "start CPU-s", "back s", "source cores", "target cores", "machine", "others", "held back by", "copy",
+		"workload", "who", "MB/s", "x speed", "krec/s", "CPU-s/GB (user)", "x CPU", "µs/rec", "cores", "p50 / p99 / p99.9 ms",
+		"MiB", "start s (CPU-s)", "back s", "brokers' cores", "machine (others)", "held back by", "copy",
 	}
 }
 
@@ -119,7 +119,7 @@ func (c *contest) table() string {
 		}
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%d processors, %s; `x speed`: how many times as fast kmirror is; `x CPU`: how many times the CPU time of kmirror it takes (per byte, or in cores); `machine`: cores that were busy; `others`: of them, by processes that have nothing to do with this.\n\n",
+	fmt.Fprintf(&out, "%d processors, %s; `x speed`: how many times as fast kmirror is; `x CPU`: how many times the CPU time of kmirror it takes (per byte, or in cores); `brokers' cores`: source + target; `machine`: cores that were busy, of them by processes that have nothing to do with this.\n\n",
 		runtime.NumCPU(), time.Now().Format(time.DateOnly))
 	for i, cells := range rows {
 		out.WriteString("|")
@@ -167,19 +167,25 @@ func (c *contest) cells(r row) []string {
 		}
 		return fmt.Sprintf("%.2f", mine/its)
 	}
-	cheaper := ratio(r.cpu, own.cpu)
+	cheaper := ratio(r.cpu, own.cpu) // the row's by ours: the other way round than speed
 	if r.cpu == 0 {
 		cheaper = ratio(r.cores, own.cores) // a steady load is the same for all
 	}
-	cells := []string{
-		r.workload, r.who, figure("%.0f", r.rate), ratio(own.rate, r.rate), figure("%.1f", r.records/1e3), figure("%.2f", r.cpu), figure("%.2f", r.user), cheaper,
-		figure("%.1f", r.perRecord), figure("%.2f", r.cores), "", "", "", figure("%.0f", float64(r.memory)/(1<<20)),
-		figure("%.2f", r.start), figure("%.2f", r.startCPU), figure("%.2f", r.back), figure("%.2f", r.source), figure("%.2f", r.target), figure("%.2f", r.busy), figure("%.2f", r.others), r.limit(), r.copied,
+	both := func(format string, first, second float64) string {
+		if first == 0 {
+			return ""
+		}
+		return fmt.Sprintf(format, first, second)
 	}
+	latency := ""
 	if r.latency.Records > 0 {
-		cells[10], cells[11], cells[12] = millis(r.latency.P50), millis(r.latency.P99), millis(r.latency.P999)
+		latency = millis(r.latency.P50) + " / " + millis(r.latency.P99) + " / " + millis(r.latency.P999)
 	}
-	return cells
+	return []string{
+		r.workload, r.who, figure("%.0f", r.rate), ratio(own.rate, r.rate), figure("%.1f", r.records/1e3), both("%.2f (%.2f)", r.cpu, r.user), cheaper,
+		figure("%.1f", r.perRecord), figure("%.2f", r.cores), latency, figure("%.0f", float64(r.memory)/(1<<20)), both("%.2f (%.2f)", r.start, r.startCPU),
+		figure("%.2f", r.back), both("%.2f + %.2f", r.source, r.target), both("%.2f (%.2f)", r.busy, r.others), r.limit(), r.copied,
+	}
 }
 
 // find finds what somebody did with a workload.
