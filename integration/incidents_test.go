@@ -25,7 +25,7 @@ type incident struct {
 
 // incidents asks the daemon for all of them.
 func (d *daemon) incidents() ([]incident, error) {
-	body, err := d.get("/api/v1/incidents")
+	body, err := d.get("/api/v1/incidents?limit=1000")
 	if err != nil {
 		return nil, err
 	}

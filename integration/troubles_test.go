@@ -20,7 +20,8 @@ import (
 type troubles struct {
 	*world
 	c       *cluster
-	mirror  *daemon
+	mirror  *daemon // for the trouble that is told
+	owner   *daemon // the same, for as long as all of them
 	tag     string
 	witness *history
 	load    *load
@@ -71,7 +72,7 @@ clusters:
 	south.ready(readyWithin)
 	x.witness = newHistory(x.topic("witness"), 2, 200)
 	w.create("east", x.witness.topic, 2)
-	x.mirror = w.run("mirror", strings.ReplaceAll(troublesMirror, "TAG", x.tag))
+	x.owner = w.run("mirror", strings.ReplaceAll(troublesMirror, "TAG", x.tag))
 	x.load = w.load("east", x.witness, 200)
 
 	for _, trouble := range []struct {
@@ -97,14 +98,14 @@ clusters:
 	} {
 		t.Run(trouble.name, func(t *testing.T) {
 			began := time.Now()
-			trouble.tell(&troubles{world: w.in(t), c: x.c, mirror: x.mirror.in(t), tag: x.tag, witness: x.witness, load: x.load})
+			trouble.tell(&troubles{world: w.in(t), c: x.c, mirror: x.owner.in(t), owner: x.owner, tag: x.tag, witness: x.witness, load: x.load})
 			w.goesOn("west", "east."+x.witness.topic, 5)
 			t.Log(time.Since(began).Round(10 * time.Millisecond))
 		})
 	}
 	x.load.finish()
 	w.exact(x.witness, "east", "west", "east."+x.witness.topic)
-	all, err := x.mirror.incidents()
+	all, err := x.owner.incidents()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ clusters:
 			t.Errorf("an incident of the witness: %+v", in)
 		}
 	}
-	t.Logf("%d incidents: %v\n%s", len(all), seen, x.mirror.mustKmirror("incidents"))
+	t.Logf("%d incidents: %v\n%s", len(all), seen, x.owner.mustKmirror("incidents"))
 	for _, kind := range []string{
 		"record-too-large", "dead-letter", "authorization", "target-deleted", "source-recreated", "foreign-write",
 		"config-drift", "retention-loss", "source-truncated", "target-truncated", "out-of-disk",
@@ -463,8 +464,8 @@ func (x *troubles) retention() {
 		x.expire("east", h.topic, 137)
 		x.write("east", h, 100)
 	}
-	x.mirror.start()
-	x.mirror.ready(readyWithin)
+	x.owner.start()
+	x.owner.ready(readyWithin)
 	for _, h := range []*history{stop, goOn} {
 		if in := x.mirror.incident("retention-loss", h.topic); in.SourceOffset != 100 || in.Count != 37 {
 			x.t.Errorf("%+v", in)

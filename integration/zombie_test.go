@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -68,9 +67,8 @@ coordination:
 	for round := range max(1, rounds(t)/10) {
 		w.owned(b, h.topic, partitions, "one", "two")
 		w.goesOn("west", mirror, 50)
-		hold := func(r request) bool { return r.client == a.name && r.writesTo(mirror, id) }
-		verdicts := &verdicts{}
-		links.do(harm{hold: hold, spoil: verdicts.watch(a.name, mirror, id)})
+		captives := newCaptives(a.name, mirror, id)
+		links.do(harm{hold: captives.take, spoil: captives.watch})
 		eventually(t, 20*time.Second, "requests under way", func() error {
 			if links.holding(a.name) == 0 {
 				return fmt.Errorf("none")
@@ -82,15 +80,9 @@ coordination:
 		w.owned(b, h.topic, partitions, b.name)
 		t.Logf("round %d: taken over after %v", round+1, time.Since(frozen).Round(10*time.Millisecond))
 		w.goesOn("west", mirror, 50)
-		links.do(harm{spoil: verdicts.watch(a.name, mirror, id)})
-		eventually(t, 20*time.Second, "answers to the zombie", func() error {
-			if verdicts.answers() == 0 {
-				return fmt.Errorf("none")
-			}
-			return nil
-		})
-		r, acc := verdicts.counts()
-		refused, accepted = refused+r, accepted+acc
+		links.do(harm{hold: captives.pass, spoil: captives.watch})
+		captives.settled(t)
+		refused, accepted = refused+captives.refused, accepted+captives.accepted
 		a.resume()
 		links.heal()
 		a, b = b, a
@@ -150,14 +142,11 @@ func (w *world) zombies(links links, fence string, rounds int) {
 	a.start()
 	a.ready(readyWithin)
 	id := w.topicID("west", mirror)
-	held := func(names ...string) func(request) bool {
-		return func(r request) bool { return slices.Contains(names, r.client) && r.writesTo(mirror, id) }
-	}
 	refused, accepted := 0, 0
 	for round := range rounds {
 		w.goesOn("west", mirror, 100)
-		verdicts := &verdicts{}
-		links.do(harm{hold: held(a.name)})
+		captives := newCaptives(a.name, mirror, id)
+		links.do(harm{hold: captives.take, spoil: captives.watch})
 		eventually(t, 20*time.Second, "requests under way", func() error {
 			if links.holding(a.name) == 0 {
 				return fmt.Errorf("none")
@@ -175,11 +164,8 @@ func (w *world) zombies(links links, fence string, rounds int) {
 		// that is when a successor that only looked at the log has seen nothing of
 		// them. In the other rounds B is well under way.
 		first := fence == "detect" || round%2 == 1
-		hold := harm{hold: held(a.name), spoil: verdicts.watch(a.name, mirror, id)}
-		if first {
-			hold.hold = held(a.name, b.name)
-		}
-		links.do(hold)
+		successor := func(r request) bool { return first && r.client == b.name && r.writesTo(mirror, id) }
+		links.do(harm{hold: func(r request) bool { return captives.take(r) || successor(r) }, spoil: captives.watch})
 		b.start()
 		b.ready(readyWithin)
 		if first {
@@ -192,24 +178,17 @@ func (w *world) zombies(links links, fence string, rounds int) {
 		} else {
 			w.goesOn("west", mirror, 100)
 		}
-		links.do(harm{hold: onlyIf(first, held(b.name)), spoil: verdicts.watch(a.name, mirror, id)})
-		eventually(t, 20*time.Second, "answers to the zombie", func() error {
-			if n := verdicts.answers(); n == 0 {
-				return fmt.Errorf("none")
-			}
-			return nil
-		})
-		links.do(harm{spoil: verdicts.watch(a.name, mirror, id)})
+		links.do(harm{hold: func(r request) bool { return captives.pass(r) || successor(r) }, spoil: captives.watch})
+		captives.settled(t)
+		links.heal()
 		if a.running() {
 			a.resume()
 		}
 		w.goesOn("west", mirror, 100)
 		a.kill()
-		links.heal()
-		r, acc := verdicts.counts()
-		refused, accepted = refused+r, accepted+acc
+		refused, accepted = refused+captives.refused, accepted+captives.accepted
 		t.Logf("round %d: the successor %s; %d of the zombie's batches were refused, %d taken",
-			round+1, map[bool]string{true: "was about to write", false: "was writing"}[first], r, acc)
+			round+1, map[bool]string{true: "was about to write", false: "was writing"}[first], captives.refused, captives.accepted)
 		a, b = b, a
 	}
 	load.finish()
@@ -228,13 +207,6 @@ func (w *world) zombies(links links, fence string, rounds int) {
 	if doubled := a.metric("kmirror_doubled_records_total"); doubled > 0 {
 		t.Errorf("%v records are said to stand twice", doubled)
 	}
-}
-
-func onlyIf(yes bool, hold func(request) bool) func(request) bool {
-	if yes {
-		return hold
-	}
-	return nil
 }
 
 // zombiesDetected holds what the log says against what the mirror says: the
@@ -267,54 +239,82 @@ func (w *world) zombiesDetected(d *daemon, h *history, mirror string, accepted i
 	w.t.Logf("%d records stand twice, all of them counted", len(v.doubled))
 }
 
-// verdicts are the target's answers to one client's batches for one topic. It
-// is safe for concurrent use.
-type verdicts struct {
-	mu       sync.Mutex // guards the fields below
-	requests int
-	refused  int
-	accepted int
+// captives are one client's batches for one topic that the link keeps back, and
+// what the target answered when they came after all. It is safe for concurrent
+// use.
+type captives struct {
+	client, topic string
+	id            [16]byte
+
+	mu                          sync.Mutex     // guards the fields below
+	sent                        map[*byte]bool // requests, by where their bytes stand
+	over                        bool           // what the client sends now belongs to its next life
+	answered, refused, accepted int
 }
 
-// watch looks at answers and changes none.
-func (v *verdicts) watch(client, topic string, id [16]byte) func(request, []byte) (frame, bool) {
-	return func(r request, payload []byte) (frame, bool) {
-		if r.client != client || !r.writesTo(topic, id) {
-			return frame{}, false
-		}
-		resp, ok := r.answer(payload).(*kmsg.ProduceResponse)
-		if !ok {
-			return frame{}, false
-		}
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.requests++
-		for _, t := range resp.Topics {
-			if t.Topic != topic && t.TopicID != id {
-				continue
-			}
-			for _, p := range t.Partitions {
-				if p.ErrorCode == 0 {
-					v.accepted++
-				} else {
-					v.refused++
-				}
-			}
-		}
+func newCaptives(client, topic string, id [16]byte) *captives {
+	return &captives{client: client, topic: topic, id: id, sent: map[*byte]bool{}}
+}
+
+// take is harm.hold: it keeps them back.
+func (c *captives) take(r request) bool {
+	if r.client != c.client || !r.writesTo(c.topic, c.id) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.sent[&r.frame[0]] = true
+	}
+	return !c.over
+}
+
+// pass is harm.hold: it lets them through.
+func (c *captives) pass(r request) bool {
+	c.take(r)
+	return false
+}
+
+// watch is harm.spoil: it looks at the answers and changes none.
+func (c *captives) watch(r request, payload []byte) (frame, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.sent[&r.frame[0]] {
 		return frame{}, false
 	}
+	c.answered++
+	resp, ok := r.answer(payload).(*kmsg.ProduceResponse)
+	if !ok {
+		return frame{}, false
+	}
+	for _, t := range resp.Topics {
+		if t.Topic != c.topic && t.TopicID != c.id {
+			continue
+		}
+		for _, p := range t.Partitions {
+			if p.ErrorCode == 0 {
+				c.accepted++
+			} else {
+				c.refused++
+			}
+		}
+	}
+	return frame{}, false
 }
 
-func (v *verdicts) answers() int {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.requests
-}
-
-func (v *verdicts) counts() (refused, accepted int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.refused, v.accepted
+// settled waits until all of them are answered; what the client sends from now
+// on is none of them.
+func (c *captives) settled(t testing.TB) {
+	t.Helper()
+	eventually(t, 20*time.Second, "answers to the zombie", func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.answered == 0 || c.answered < len(c.sent) {
+			return fmt.Errorf("%d of %d requests answered", c.answered, len(c.sent))
+		}
+		c.over = true
+		return nil
+	})
 }
 
 // noneBehindMarkers reads the topic as it stands, markers and all: behind the
