@@ -1,0 +1,54 @@
+package broker_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kmirror/broker"
+)
+
+// foreignPart is where a part of the integration tests is, if it is in their cache.
+func foreignPart(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), filepath.Join("..", "integration", "parts", name+".sh"), "--have").CombinedOutput() //nolint:gosec // our own script
+	if err != nil {
+		if os.Getenv("KMIRROR_CI") == "1" {
+			t.Fatalf("missing prerequisite: %s", out)
+		}
+		t.Skipf("SKIP: %s", strings.TrimSpace(string(out)))
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// foreign runs a program that speaks to the node and says "done" at its end.
+func foreign(t *testing.T, node *broker.Node, program string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, append(args, node.Addr())...).CombinedOutput() //nolint:gosec // of our own choice
+	if err != nil || !strings.Contains(string(out), "done") {
+		t.Fatalf("%s: %v\n%s", program, err, out)
+	}
+	return string(out)
+}
+
+func TestJavaTransactions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a Java machine")
+	}
+	jars := foreignPart(t, "kafka")
+	java, err := exec.LookPath("java")
+	if err != nil {
+		t.Skip("SKIP: there is no Java")
+	}
+	foreign(t, start(t), java, "-Xmx256m", "-cp", filepath.Join(jars, "*"), filepath.Join("testdata", "Transactions.java"))
+}
+
+func TestLibrdkafkaTransactions(t *testing.T) {
+	foreign(t, start(t), foreignPart(t, "clients"), filepath.Join("testdata", "transactions.py"))
+}
