@@ -62,14 +62,32 @@ func NewLedgerWriter(target Appender, log *slog.Logger) *LedgerWriter {
 // when Run has ended or there is nothing to write, before Write returns. It
 // must not block: it holds up the writes behind it.
 func (w *LedgerWriter) Write(anchors []Anchor, done func(error)) {
-	write := &ledgerWrite{done: done}
-	var byPartition [MapPartitions][]ledgerEntry
-	n, now := int64(0), time.Now().UnixMilli()
+	var byPartition [MapPartitions][]wire.Record
 	for _, a := range anchors {
+		p := a.MapPartition()
 		for steps := range slices.Chunk(a.Steps, maxSteps) {
 			part := a
 			part.Steps = steps
-			rec, p := EncodeAnchor(part), a.MapPartition()
+			byPartition[p] = append(byPartition[p], EncodeAnchor(part))
+		}
+	}
+	w.write(byPartition, done)
+}
+
+// Put is Write for other records that go to one partition of MapTopic: who owns
+// what, which topics belong together. Their order is kept.
+func (w *LedgerWriter) Put(mapPartition int32, records []wire.Record, done func(error)) {
+	var byPartition [MapPartitions][]wire.Record
+	byPartition[mapPartition] = records
+	w.write(byPartition, done)
+}
+
+func (w *LedgerWriter) write(records [MapPartitions][]wire.Record, done func(error)) {
+	write := &ledgerWrite{done: done}
+	var byPartition [MapPartitions][]ledgerEntry
+	n, now := int64(0), time.Now().UnixMilli()
+	for p, recs := range records {
+		for _, rec := range recs {
 			rec.Timestamp = now
 			byPartition[p] = append(byPartition[p], ledgerEntry{record: rec, write: write})
 			n++

@@ -34,6 +34,17 @@ func (b *backoff) sleep(ctx context.Context) {
 	}
 }
 
+// sleepUnless is sleep, and ends early when somebody asks for it.
+func (b *backoff) sleepUnless(ctx context.Context, woken <-chan struct{}) {
+	t := time.NewTimer(b.next())
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-woken:
+	case <-ctx.Done():
+	}
+}
+
 // linkState is what is wrong with a connection, for the status; "" when nothing is.
 type linkState struct {
 	mu  sync.Mutex

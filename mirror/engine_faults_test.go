@@ -150,7 +150,7 @@ func TestEngineLargeRecord(t *testing.T) {
 	if err := s.west.CreateTopic("east.orders", 2, map[string]string{"max.message.bytes": limit}); err != nil {
 		t.Fatal(err)
 	}
-	s.yaml("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false, configs: {sync: false}}\n",
+	s.yaml("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false, fence: detect, configs: {sync: false}, policies: {record_too_large: park}}\n",
 		s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
 	cl := s.client(s.east, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(50*time.Millisecond))
 	var recs []*kgo.Record
@@ -211,7 +211,7 @@ func TestEngineTargetDeleted(t *testing.T) {
 	}
 }
 
-const oneWay = "instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false}\n"
+const oneWay = "instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false, fence: detect}\n"
 
 // TestEngineOvertaken: what the source deletes before it was mirrored is a loss
 // that somebody has to accept; the other partition flows on.
@@ -229,7 +229,7 @@ func TestEngineOvertaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, _ := s.run()
-	s.until(e, "partition 0 stopped", stopped("orders", 0, "10 offsets are gone"))
+	s.until(e, "partition 0 stopped", stopped("orders", 0, "begins at 30 and mirroring stands at 20"))
 	s.until(e, "partition 1 in step", func(status mirror.Status) bool {
 		p, ok := partition(status, "orders", 1)
 		return ok && p.TargetEnd == 40
@@ -332,7 +332,7 @@ func TestEngineBothWays(t *testing.T) {
 	if err := s.west.CreateTopic("orders", 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.yaml("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false}\n  - {from: west, to: east, heartbeats: false}\n",
+	s.yaml("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false, fence: detect}\n  - {from: west, to: east, heartbeats: false, fence: detect}\n",
 		s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
 	e, _ := s.run()
 	s.produce("orders", 1, 0, 20)

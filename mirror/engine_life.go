@@ -35,6 +35,7 @@ type life struct {
 	carried []*carried // in file order
 	shares  map[partitionID]struct{}
 	paths   map[string]string // of the assignment
+	failure error             // why a flow ended the life; nil: none did
 }
 
 // carried is a flow that runs.
@@ -54,6 +55,17 @@ func newLife(ctx context.Context, e *Engine, id string, lease func() error, over
 	return l
 }
 
+// fail ends the life: a flow may not write under its identity any more.
+func (l *life) fail(err error) {
+	l.mu.Lock()
+	if l.failure == nil {
+		l.failure = err
+	}
+	l.mu.Unlock()
+	l.engine.log.Error("this life ends", slog.String("life", l.id), slog.Any("error", err))
+	l.cancel()
+}
+
 // Run carries what is assigned until the life's context ends and all is let go of.
 func (l *life) Run() error {
 	var heeding sync.WaitGroup
@@ -65,6 +77,11 @@ func (l *life) Run() error {
 	l.ended = true
 	l.applying.Unlock()
 	l.running.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure != nil {
+		return l.failure
+	}
 	return err
 }
 
@@ -106,10 +123,7 @@ func (l *life) newFlow(cfg *topology.Flow) *flow {
 		loader: newLoader(func(ctx context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error) {
 			return checkpoint.LoadPartitions(ctx, target, mapPartition, keys)
 		}),
-		producers: newProducers(target),
-		ledger:    checkpoint.NewLedgerWriter(target, log),
-		recorder:  checkpoint.NewRecorder(target, log),
-		totals:    part.totals, counters: part.counters,
+		totals: part.totals, counters: part.counters,
 		metrics: flowMetrics{e.metrics, cfg.Name},
 		lease:   l.lease, over: l.over, prepared: make(chan struct{}),
 		throttle: part.throttle, incidents: e.journal.of(cfg.Name), orders: orders,
@@ -117,6 +131,8 @@ func (l *life) newFlow(cfg *topology.Flow) *flow {
 	}
 	f.settings.Store(cfg)
 	f.discovery = newDiscovery(f.cfg, source, target, log)
+	f.fatal = l.fail
+	f.arm(l.id, e.live.Living)
 	return f
 }
 

@@ -152,6 +152,16 @@ func (c citizen) Publish(_ context.Context, fence uint64, id string, assignment 
 	return nil
 }
 
+func (c citizen) Living(context.Context) (map[string]struct{}, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	living := map[string]struct{}{}
+	for id := range c.lives {
+		living[id] = struct{}{}
+	}
+	return living, nil
+}
+
 func (c citizen) Assignments(context.Context) (map[string][]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

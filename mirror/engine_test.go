@@ -30,6 +30,10 @@ type site struct {
 	live       mirror.Live // nil: alone
 }
 
+// newSite makes two clusters and a flow between them. The double of a cluster ends a
+// producer's old epochs in all partitions at once, which no broker does, so that the
+// flow detects: the fence is told by the simulation, and by real brokers in
+// integration.
 func newSite(t *testing.T, topic string, partitions int32) *site {
 	t.Helper()
 	s := &site{t: t}
@@ -42,7 +46,7 @@ func newSite(t *testing.T, topic string, partitions int32) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.west.Close)
-	text := fmt.Sprintf("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false}\n",
+	text := fmt.Sprintf("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false, fence: detect}\n",
 		s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
 	if s.config, err = topology.Parse("test.yaml", []byte(text), func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -22,7 +23,8 @@ type flow struct {
 	discovery      *discovery
 	budget         *budget
 	loader         *loader
-	producers      *producers
+	fence          *fence
+	takeover       *takeover
 	ledger         *checkpoint.LedgerWriter
 	recorder       *checkpoint.Recorder
 	totals         *totals // outlives the life
@@ -34,6 +36,7 @@ type flow struct {
 	incidents      Journal         // knows the instance and the flow
 	orders         *control        // what operators paused and accepted
 	halts          halts           // what waits for an operator's word
+	fatal          func(error)     // ends the life
 	log            *slog.Logger
 
 	prepared chan struct{} // closed when the map topic is there
@@ -55,6 +58,18 @@ type flow struct {
 // cfg is the flow as mirror.yaml has it now. A reload may change it between two
 // calls: what must agree with itself is read from one.
 func (f *flow) cfg() *topology.Flow { return f.settings.Load() }
+
+// arm makes what writes to the target, under an identity of this life.
+func (f *flow) arm(life string, living func(context.Context) (map[string]struct{}, error)) {
+	x := newFence(f.cfg(), life, f.target, newProducers(f.target))
+	x.load, x.living, x.allowed, x.journal, x.log = f.loader.get, living, f.lease, f.incidents, f.log
+	f.fence = x
+	f.ledger, f.recorder = checkpoint.NewLedgerWriter(x, f.log), checkpoint.NewRecorder(x, f.log)
+	f.takeover = &takeover{
+		cfg: f.cfg, fence: x, source: f.source, target: f.target, load: f.loader.get, put: f.put, accepted: f.accepted,
+		start: f.startOf, doubled: func(n int64) { f.counters.doubled.Add(uint64(n)) }, journal: f.incidents, log: f.log,
+	}
+}
 
 // counters are what a flow counts beside its lanes; they outlive a life.
 type counters struct {
@@ -79,13 +94,30 @@ func (f *flow) Run(ctx context.Context) {
 	spawn(func(ctx context.Context) { f.report("ledger", f.ledger.Run(ctx)) })
 	spawn(func(ctx context.Context) { f.report("offset map", f.recorder.Run(ctx)) })
 	spawn(f.prepare)
-	<-ctx.Done()
+	spawn(func(ctx context.Context) { f.report("identity", f.fence.Run(ctx)) })
+	select {
+	case <-ctx.Done():
+	case err := <-f.fence.fatal:
+		f.fatal(err)
+		<-ctx.Done()
+	}
 	f.mu.Lock()
 	f.ended = true
 	f.mu.Unlock()
 	f.release(nil) //nolint:contextcheck // ctx has ended; what is let go of is written down all the same
+	f.leave()      //nolint:contextcheck // the same
 	f.stop()
 	f.workers.Wait()
+}
+
+// leave takes this life's identity back.
+func (f *flow) leave() {
+	if f.banned() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(f.work, letGoLimit)
+	defer cancel()
+	f.report("identity", f.fence.leave(ctx, f.put))
 }
 
 func (f *flow) report(what string, err error) {
@@ -143,13 +175,12 @@ func (f *flow) release(wanted map[partitionID]struct{}) {
 	if len(leaving) == 0 {
 		return
 	}
-	select {
-	case <-f.over: // another may own the partitions by now
-	default: // the next owner reads what this one learned
-		flush, cancel := context.WithTimeout(f.work, 5*time.Second)
-		f.report("offset map", f.recorder.Flush(flush))
-		cancel()
+	if f.banned() {
+		return
 	}
+	flush, cancel := context.WithTimeout(f.work, 5*time.Second) // the next owner reads what this one learned
+	defer cancel()
+	f.report("offset map", f.recorder.Flush(flush))
 }
 
 // begin starts the tenures among wanted that do not run yet.
@@ -177,10 +208,10 @@ func (f *flow) fetcher(broker int32) *fetcher {
 	defer f.mu.Unlock()
 	x := f.fetchers[broker]
 	if x == nil {
-		x = &fetcher{
-			broker: broker, connect: f.source.Connect, budget: f.budget, ledger: f.writeAhead, filled: f.wakeAppenders, metrics: f.metrics,
-			stale: f.discovery.refresh, log: f.log, wake: make(chan struct{}, 1),
-		}
+		x = newFetcher(&fetcher{
+			broker: broker, connect: f.source.Connect, budget: f.budget, throttle: f.throttle, ledger: f.writeAhead, filled: f.wakeAppenders, metrics: f.metrics,
+			stale: f.discovery.refresh, log: f.log,
+		})
 		f.fetchers[broker] = x
 		f.workers.Go(func() { x.Run(f.work) })
 	}
@@ -193,76 +224,95 @@ func (f *flow) appender(broker int32) *appender {
 	defer f.mu.Unlock()
 	x := f.appenders[broker]
 	if x == nil {
-		x = &appender{
-			broker: broker, connect: f.target.Connect, stale: f.discovery.refresh, alive: f.lease, metrics: f.metrics,
-			log: f.log, wake: make(chan struct{}, 1),
-		}
+		x = newAppender(&appender{
+			broker: broker, connect: f.target.Connect, stale: f.discovery.refresh, alive: f.lease, metrics: f.metrics, log: f.log,
+		})
 		f.appenders[broker] = x
 		f.workers.Go(func() { x.Run(f.work) })
 	}
 	return x
 }
 
-// writeAhead writes the ledger steps of one fetch response and opens the gates
-// of their lanes when the target has acknowledged them. It does not wait.
+// writeAhead writes the ledger steps of one fetch response, then its letters,
+// and opens the gates of their lanes when the target has acknowledged them. It
+// does not wait.
 func (f *flow) writeAhead(steps []ledgerStep) {
 	anchors := make([]checkpoint.Anchor, 0, len(steps))
 	now := time.Now().UnixMilli()
 	for _, s := range steps {
-		anchors = append(anchors, checkpoint.Anchor{
-			Key: s.lane.key, ProducerID: s.lane.producer, Epoch: s.lane.epoch, Steps: s.steps, TimeMillis: now,
-		})
+		if len(s.steps) > 0 {
+			anchors = append(anchors, checkpoint.Anchor{
+				Key: s.lane.key, ProducerID: s.lane.producer, Epoch: s.lane.epoch, Steps: s.steps, TimeMillis: now,
+			})
+		}
 	}
-	f.ledger.Write(anchors, func(err error) {
+	written := func(err error) {
 		if err != nil { // the life ends
 			return
 		}
 		for _, s := range steps {
-			s.lane.open(s.gate)
+			if len(s.letters) > 0 {
+				f.post(s)
+			} else {
+				s.lane.open(s.gate)
+			}
 		}
+		f.wakeAppenders()
+	}
+	if len(anchors) == 0 {
+		written(nil)
+		return
+	}
+	f.ledger.Write(anchors, written)
+}
+
+// post writes the letters of a step and opens its gate.
+func (f *flow) post(s ledgerStep) {
+	key := s.lane.key
+	f.bury(partitionID{key.Flow, key.Topic, key.Partition}, s.letters, func(err error) {
+		if err != nil {
+			s.lane.fault(err)
+			return
+		}
+		s.lane.open(s.gate)
 		f.wakeAppenders()
 	})
 }
 
-// writeAnchors writes to the ledger and waits.
-func (f *flow) writeAnchors(ctx context.Context, anchors []checkpoint.Anchor) error {
+// put writes records to a partition of the offset map's topic and waits. If ctx
+// ends first, they may be written later.
+func (f *flow) put(ctx context.Context, mapPartition int32, records []wire.Record) error {
 	done := make(chan error, 1)
-	f.ledger.Write(anchors, func(err error) { done <- err })
+	f.ledger.Put(mapPartition, records, func(err error) { done <- err })
 	select {
 	case err := <-done:
 		return err
+	case <-f.fence.gone:
+		return errNotOurs
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 
-// writePair writes down that these two topics belong together.
-func (f *flow) writePair(ctx context.Context, key checkpoint.Key, pair *topicPair) error {
-	_, err := f.target.Append(ctx, checkpoint.MapTopic, pairKey(key).MapPartition(), []wire.Record{checkpoint.EncodePair(checkpoint.TopicPair{
-		Flow: key.Flow, SourceTopic: key.Topic, SourceID: pair.source.ID, TargetTopic: pair.targetName, TargetID: pair.target.ID,
-		TimeMillis: time.Now().UnixMilli(),
-	})})
-	return err
-}
+var errNotOurs = errors.New("this life may not write any more")
 
-// pairs reads which incarnations of the topic were mirrored into which.
-func (f *flow) pairs(ctx context.Context, key checkpoint.Key) ([]checkpoint.TopicPair, error) {
-	loaded, err := f.loader.get(ctx, pairKey(key))
-	return loaded.Pairs, err
-}
-
-// pairKey says where the pairs of a topic stand: by its name alone, so that a
-// later incarnation finds them.
-func pairKey(key checkpoint.Key) checkpoint.Key {
-	key.TopicID = [16]byte{}
-	return key
+// banned says whether this life may not write any more, or is over.
+func (f *flow) banned() bool {
+	select {
+	case <-f.fence.gone:
+		return true
+	case <-f.over: // another may own what it owned
+		return true
+	default:
+		return false
+	}
 }
 
 func (f *flow) wakeAppenders() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range f.appenders {
-		poke(a.wake)
+		a.rouse()
 	}
 }
 

@@ -13,8 +13,9 @@ type Live interface {
 	// ends when the membership can no longer be proved; deadline tells until
 	// when it is certain, by this process's monotonic clock. The id is unique
 	// for each life. A life that ends because its context ended is followed by
-	// a new one; when ctx ends, Join leaves at once and returns nil; an error
-	// of life's own ends Join.
+	// a new one, and so is one that returns an error with a method Lost() bool
+	// that returns true; when ctx ends, Join leaves at once and returns nil; any
+	// other error of life's own ends Join.
 	Join(ctx context.Context, info []byte, life func(ctx context.Context, id string, deadline func() time.Time) error) error
 	// Lead runs term whenever this life holds the leader's term, until ctx
 	// ends. The fence grows from term to term, over all instances.
@@ -22,6 +23,9 @@ type Live interface {
 	// Members calls fn with the members (id to info) and what each holds, now
 	// and after every change, until ctx ends.
 	Members(ctx context.Context, fn func(members, held map[string][]byte) error) error
+	// Living returns the lives that are members at a moment between the call and
+	// its return, whatever Members has told so far.
+	Living(ctx context.Context) (map[string]struct{}, error)
 	// Publish gives a member its assignment; it is refused unless the term
 	// with that fence still leads.
 	Publish(ctx context.Context, fence uint64, id string, assignment []byte) error

@@ -126,7 +126,7 @@ func TestPauseFlow(t *testing.T) {
 // TestPauseRefused: what cannot be paused or resumed says why.
 func TestPauseRefused(t *testing.T) {
 	s := newSite(t, "orders", 1)
-	s.yaml("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false, exclude_topics: [secret], topic_rules: [{topics: [orders], paused: true}]}\n",
+	s.yaml("instance: test\nclusters:\n  east: {bootstrap: [%q]}\n  west: {bootstrap: [%q]}\nflows:\n  - {from: east, to: west, heartbeats: false, fence: detect, exclude_topics: [secret], topic_rules: [{topics: [orders], paused: true}]}\n",
 		s.east.ListenAddrs()[0], s.west.ListenAddrs()[0])
 	e, _ := s.run()
 	s.until(e, "orders paused by the file", func(status mirror.Status) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"kmirror/checkpoint"
@@ -31,6 +32,8 @@ type standing struct {
 	carries []checkpoint.Run // what last carries
 	lost    int64            // target offsets that the map knew and the target no longer has; 0 normally
 	doubled []checkpoint.Run // what was in the target already when it was appended; none normally
+
+	unmapped bool // the map as it was persisted does not reach last
 }
 
 // stand reads where a target partition stands: the map as it is persisted,
@@ -38,9 +41,15 @@ type standing struct {
 // if the ledger knows its producer id and epoch; its sequence says which source
 // offsets it carries.
 //
-// The map known is changed: what it says about offsets beyond the target's end
-// (the target lost its tail) is cut off, and what the target holds beyond it is
-// added.
+// The map known is changed: what it says about offsets that the target no longer
+// has is cut off (the target lost its tail), and what the target holds beyond it
+// is added.
+//
+// Source offsets go back in the target's log where a dead owner's request came
+// after its successor had read the tail, and where the source lost records and
+// its new ones are mirrored. An epoch that begins below what stands there is the
+// newest owner's word: the map goes on with it. Anything else that goes back came
+// late, and only stands there twice.
 func stand(ctx context.Context, target partitionReader, topic string, partition int32, ledger *checkpoint.Ledger, known *checkpoint.Runs) (standing, error) {
 	var st standing
 	start, err := target.ListOffset(ctx, topic, partition, atEarliest)
@@ -50,29 +59,97 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 	if st.end, err = target.ListOffset(ctx, topic, partition, atLatest); err != nil {
 		return st, fmt.Errorf("read the end of %s/%d: %w", topic, partition, err)
 	}
+	_, persisted, _ := known.End()
+	if st.lost, err = verify(ctx, target, topic, partition, st.end, ledger, known); err != nil {
+		return st, err
+	}
+	_, mapped, ok := known.End()
 	from := start
-	if _, mapped, ok := known.End(); ok {
-		if mapped > st.end {
-			st.lost = mapped - st.end
-			known.CutTarget(st.end)
-			_, mapped, _ = known.End()
-		}
+	if ok {
 		from = max(from, mapped-1) // the last batch of ours is wanted for the seam
 	}
+	begun := map[checkpoint.Producer]bool{} // epochs that took the map back to their beginning
 	err = scan(ctx, target, topic, partition, from, st.end, nil, func(b wire.Batch) error {
 		runs, err := ledger.Runs(b)
 		if err != nil || len(runs) == 0 {
 			return err
 		}
 		st.last, st.carries = append(st.last[:0], b...), runs
-		_, err = checkpoint.Complete(ledger, known, func(yield func(wire.Batch, error) bool) { yield(b, nil) })
-		if order := (*checkpoint.OrderError)(nil); errors.As(err, &order) {
+		st.unmapped = b.LastOffset() >= min(mapped, persisted)
+		err = complete(ledger, known, b)
+		order := (*checkpoint.OrderError)(nil)
+		if !errors.As(err, &order) {
+			return err
+		}
+		who := checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}
+		if b.BaseSequence() != 0 || begun[who] {
 			st.doubled = append(st.doubled, order.Run)
 			return nil
 		}
-		return err
+		begun[who] = true
+		first := runs[0].Source
+		end, _, _ := known.End()
+		st.doubled = append(st.doubled, checkpoint.Run{Source: first, Target: b.BaseOffset(), Count: end - first})
+		known.CutSource(first)
+		return complete(ledger, known, b)
 	})
 	return st, err
+}
+
+func complete(ledger *checkpoint.Ledger, known *checkpoint.Runs, b wire.Batch) error {
+	_, err := checkpoint.Complete(ledger, known, func(yield func(wire.Batch, error) bool) { yield(b, nil) })
+	return err
+}
+
+// verify cuts the map back to what the target still holds, and returns how many
+// target offsets that was: beyond its end, and where another batch stands now,
+// because the log lost its tail and has grown again.
+func verify(ctx context.Context, target partitionReader, topic string, partition int32, end int64, ledger *checkpoint.Ledger, known *checkpoint.Runs) (lost int64, err error) {
+	_, was, ok := known.End()
+	if !ok {
+		return 0, nil
+	}
+	if was > end {
+		known.CutTarget(end)
+	}
+	for {
+		source, mapped, some := nextOf(known)
+		if !some || mapped == 0 {
+			break
+		}
+		var at wire.Batch
+		err := scan(ctx, target, topic, partition, mapped-1, mapped, nil, func(b wire.Batch) error {
+			if b.BaseOffset() < mapped && b.LastOffset() >= mapped-1 {
+				at = append(at[:0], b...)
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		if len(at) == 0 { // compaction or retention took it; what is gone so was there
+			break
+		}
+		carries, err := ledger.Runs(at)
+		if err != nil {
+			return 0, fmt.Errorf("read %s/%d at %d: %w", topic, partition, at.BaseOffset(), err)
+		}
+		if slices.ContainsFunc(carries, func(r checkpoint.Run) bool {
+			return r.Target < mapped && r.Target+r.Count >= mapped && r.Source+mapped-r.Target == source
+		}) {
+			break
+		}
+		known.CutTarget(at.BaseOffset())
+	}
+	_, mapped, _ := known.End()
+	return max(0, was-mapped), nil
+}
+
+// nextOf is the end of the last run that holds something.
+func nextOf(known *checkpoint.Runs) (source, target int64, ok bool) {
+	known.All(func(checkpoint.Run) bool { ok = true; return false })
+	source, target, _ = known.End()
+	return source, target, ok
 }
 
 // nextSource is the source offset after the last record of ours that the target

@@ -41,7 +41,7 @@ func TestReload(t *testing.T) {
 	s := newSite(t, "orders", 2)
 	s.create(s.east, "bills", 1)
 	s.create(s.west, "stock", 1)
-	s.config = s.file("  - {from: east, to: west, heartbeats: false, topics: [orders]}\n")
+	s.config = s.file("  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders]}\n")
 	e, _ := s.run()
 	s.produce("orders", 2, 0, 20)
 	s.mirrored("east.orders", 2, 20)
@@ -61,35 +61,35 @@ func TestReload(t *testing.T) {
 		}
 	}
 	// a pattern: another topic comes, the first goes on
-	reload("  - {from: east, to: west, heartbeats: false, topics: [orders, bills]}\n", "topics")
+	reload("  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders, bills]}\n", "topics")
 	s.produce("bills", 1, 0, 20)
 	s.mirrored("east.bills", 1, 20)
 	s.produce("orders", 2, 20, 20)
 	s.mirrored("east.orders", 2, 40)
 	// a throttle and a policy
-	reload("  - {from: east, to: west, heartbeats: false, topics: [orders, bills], throttle: 10MiB, policies: {retention_loss: continue}}\n", "throttle", "retention_loss")
+	reload("  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders, bills], throttle: 10MiB, policies: {retention_loss: continue}}\n", "throttle", "retention_loss")
 	s.produce("orders", 2, 40, 20)
 	s.mirrored("east.orders", 2, 60)
 	// the other direction: a new flow
-	reload("  - {from: east, to: west, heartbeats: false, topics: [orders, bills]}\n  - {from: west, to: east, heartbeats: false, topics: [stock]}\n", "east->west", "east->west", "west->east")
+	reload("  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders, bills]}\n  - {from: west, to: east, heartbeats: false, fence: detect, topics: [stock]}\n", "east->west", "east->west", "west->east")
 	s.until(e, "the new flow", states("stock", "mirroring"))
 	// a filter: the flow drains and begins again, and goes on where it stood
-	reload("  - {from: east, to: west, heartbeats: false, topics: [orders, bills], filters: [{topics: [orders], drop: {key: none}}]}\n  - {from: west, to: east, heartbeats: false, topics: [stock]}\n", "filters")
+	reload("  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders, bills], filters: [{topics: [orders], drop: {key: none}}]}\n  - {from: west, to: east, heartbeats: false, fence: detect, topics: [stock]}\n", "filters")
 	s.produce("orders", 2, 60, 20)
 	s.mirrored("east.orders", 2, 80)
 	// a flow goes
-	reload("  - {from: west, to: east, heartbeats: false, topics: [stock]}\n", "east->west")
+	reload("  - {from: west, to: east, heartbeats: false, fence: detect, topics: [stock]}\n", "east->west")
 	if flows := e.Status().Flows; len(flows) != 1 || flows[0].Name != "west->east" {
 		t.Errorf("flows after one went: %+v", flows)
 	}
 	s.produce("orders", 2, 80, 20)
 	// and comes back
-	reload("  - {from: west, to: east, heartbeats: false, topics: [stock]}\n  - {from: east, to: west, heartbeats: false, topics: [orders]}\n", "east->west")
+	reload("  - {from: west, to: east, heartbeats: false, fence: detect, topics: [stock]}\n  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders]}\n", "east->west")
 	s.mirrored("east.orders", 2, 100)
 	if end := s.end("east.bills", 0); end != 20 {
 		t.Errorf("bills ends at %d", end)
 	}
-	if changes, err := e.Reload(s.like("  - {from: west, to: east, heartbeats: false, topics: [stock]}\n  - {from: east, to: west, heartbeats: false, topics: [orders]}\n")); err != nil || len(changes) > 0 {
+	if changes, err := e.Reload(s.like("  - {from: west, to: east, heartbeats: false, fence: detect, topics: [stock]}\n  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders]}\n")); err != nil || len(changes) > 0 {
 		t.Errorf("the same again: %v, %v", changes, err)
 	}
 }
@@ -97,16 +97,16 @@ func TestReload(t *testing.T) {
 // TestReloadPause: paused: true in the file pauses live.
 func TestReloadPause(t *testing.T) {
 	s := newSite(t, "orders", 1)
-	s.config = s.file("  - {from: east, to: west, heartbeats: false}\n")
+	s.config = s.file("  - {from: east, to: west, heartbeats: false, fence: detect}\n")
 	e, _ := s.run()
 	s.produce("orders", 1, 0, 20)
 	s.mirrored("east.orders", 1, 20)
-	if _, err := e.Reload(s.like("  - {from: east, to: west, heartbeats: false, paused: true}\n")); err != nil {
+	if _, err := e.Reload(s.like("  - {from: east, to: west, heartbeats: false, fence: detect, paused: true}\n")); err != nil {
 		t.Fatal(err)
 	}
 	s.until(e, "paused", states("orders", "paused"))
 	s.produce("orders", 1, 20, 20)
-	if _, err := e.Reload(s.like("  - {from: east, to: west, heartbeats: false}\n")); err != nil {
+	if _, err := e.Reload(s.like("  - {from: east, to: west, heartbeats: false, fence: detect}\n")); err != nil {
 		t.Fatal(err)
 	}
 	s.mirrored("east.orders", 1, 40)
@@ -115,11 +115,11 @@ func TestReloadPause(t *testing.T) {
 // TestReloadRefused: a file of which only some can be taken is not taken at all.
 func TestReloadRefused(t *testing.T) {
 	s := newSite(t, "orders", 1)
-	s.config = s.file("  - {from: east, to: west, heartbeats: false}\n")
+	s.config = s.file("  - {from: east, to: west, heartbeats: false, fence: detect}\n")
 	e, _ := s.run()
 	s.produce("orders", 1, 0, 20)
 	s.mirrored("east.orders", 1, 20)
-	other := s.file("  - {from: east, to: west, heartbeats: false, paused: true}\n") // another data_dir
+	other := s.file("  - {from: east, to: west, heartbeats: false, fence: detect, paused: true}\n") // another data_dir
 	changes, err := e.Reload(other)
 	var restart *mirror.RestartError
 	if !errors.As(err, &restart) || len(restart.Changes) != 1 || restart.Changes[0].Path != "data_dir" || len(changes) != 2 {
@@ -134,8 +134,8 @@ func TestReloadRefused(t *testing.T) {
 // mirror the flow; nothing is written twice.
 func TestReloadOneByOne(t *testing.T) {
 	s := newSite(t, "orders", 4)
-	const before = "  - {from: east, to: west, heartbeats: false}\n"
-	const after = "  - {from: east, to: west, heartbeats: false, rename: [{from: orders, to: sales}]}\n"
+	const before = "  - {from: east, to: west, heartbeats: false, fence: detect}\n"
+	const after = "  - {from: east, to: west, heartbeats: false, fence: detect, rename: [{from: orders, to: sales}]}\n"
 	town := newTown()
 	s.config = s.file(before)
 	dir := s.config.DataDir

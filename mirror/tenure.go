@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"kmirror/checkpoint"
+	"kmirror/internal/kafka"
 	"kmirror/internal/wire"
 	"kmirror/topology"
 )
@@ -25,19 +26,12 @@ const (
 )
 
 // tenure is one partition in this instance's hands, from the assignment that
-// gave it to the one that takes it away. It runs in attempts; each reads the
-// position off the target, begins a new epoch, and mirrors until a fault:
+// gave it to the one that takes it away. It runs in attempts; each waits until
+// both sides are there and have leaders, takes the partition over (see takeover),
+// and mirrors until a fault or the end.
 //
-//  1. wait until both sides are there and have leaders
-//  2. read ledger and map, then the target's tail: the position
-//  3. compare the seam
-//  4. write the anchor of the new epoch, and wait for it
-//  5. lane: fetch and append, until a fault or the end
-//
-// A crash after any of these steps leaves nothing that the next attempt could
-// misread: 1 to 3 write nothing, an anchor without batches says only where its
-// epoch would have begun, and from 5 on every batch is preceded by its steps in
-// the ledger.
+// A change of the target's leader is the end of an attempt too: what the old one
+// had acknowledged must still be there, and only the new one's log tells.
 type tenure struct {
 	id   partitionID
 	flow *flow
@@ -50,6 +44,17 @@ type tenure struct {
 	maxBatch int   // what the target topic takes in one batch, once it refused one; 0 before
 	told     int   // what it said that it takes when maxBatch was set
 	first    *firstAck
+	treated  treatment
+
+	seen  witness // used by Run's goroutine alone
+	moved bool    // the last attempt mirrored something
+	at    writing // the same
+}
+
+// writing is where an attempt wrote.
+type writing struct {
+	key    checkpoint.Key
+	target kafka.TopicPartition
 }
 
 // firstAck is where the first acknowledgement of an attempt should have been.
@@ -65,6 +70,7 @@ func newTenure(f *flow, id partitionID) *tenure {
 // Run holds the partition until ctx ends, and then until nothing of it is in
 // flight or the lease is over.
 func (t *tenure) Run(ctx context.Context) {
+	defer t.letGo()
 	retry := backoff{base: 200 * time.Millisecond, limit: 30 * time.Second}
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -72,9 +78,15 @@ func (t *tenure) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > time.Minute {
+		if again := (*leaderError)(nil); errors.As(err, &again) {
+			t.log.Info("the attempt begins anew", slog.Any("reason", err))
+			t.set(stateStarting, err.Error())
+			continue
+		}
+		if t.moved || time.Since(began) > time.Minute {
 			retry.reset()
 		}
+		t.flow.chronicle(t.id, err)
 		state := stateWaiting
 		if stops(err) {
 			// It may have been mended by hand, so look again, but seldom.
@@ -84,22 +96,40 @@ func (t *tenure) Run(ctx context.Context) {
 			t.log.Error("partition does not flow", slog.String("state", state), slog.Any("error", err))
 		}
 		t.flow.discovery.refresh()
-		retry.sleep(ctx)
+		retry.sleepUnless(ctx, t.flow.woken(t.id))
 	}
 }
 
-// stops says that waiting will not mend this: somebody has to decide.
-func stops(err error) bool {
-	var seam *seamError
-	var gone *goneError
-	var large *recordTooLargeError
-	return errors.As(err, &seam) || errors.As(err, &gone) || errors.As(err, &large)
+// letGo takes back that this life owns the partition. What is still under way to
+// it, because the target did not answer, is ended first; if that cannot be done
+// either, the partition stays ours in the books, and whoever comes next ends it.
+func (t *tenure) letGo() {
+	f := t.flow
+	if t.at.target.Topic == "" || f.banned() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(f.work, letGoLimit)
+	defer cancel()
+	if err := f.fence.finish(ctx, f.put, t.id, t.at.key, t.at.target); err != nil {
+		t.log.Warn("let go of the partition", slog.Any("error", err))
+	}
 }
 
-// goneError is a source that no longer has what comes next.
-type goneError struct{ what string }
+// letGoLimit bounds what an orderly end waits for a target that does not answer.
+const letGoLimit = 10 * time.Second
 
-func (e *goneError) Error() string { return e.what }
+// stops says that waiting will not mend this: somebody has to decide.
+func stops(err error) bool {
+	var halt *haltError
+	var large *recordTooLargeError
+	var buried *letterError
+	return errors.As(err, &halt) || errors.As(err, &large) || errors.As(err, &buried) && tooLargeForTarget(err)
+}
+
+// leaderError ends an attempt whose leader changed: the next one begins at once.
+type leaderError struct{ what string }
+
+func (e *leaderError) Error() string { return e.what }
 
 // set changes what the status shows and says whether that is news.
 func (t *tenure) set(state, why string) bool {
@@ -110,9 +140,10 @@ func (t *tenure) set(state, why string) bool {
 	return news
 }
 
-// attempt is steps 1 to 5. It returns the fault, or ctx's error.
+// attempt takes the partition over and mirrors. It returns the fault, or ctx's error.
 func (t *tenure) attempt(ctx context.Context) error {
 	f := t.flow
+	t.moved = false
 	pair, err := f.discovery.pair(ctx, t.id.Topic, t.id.Partition, func(why string) { t.set(stateStarting, why) })
 	if err != nil {
 		return err
@@ -120,51 +151,33 @@ func (t *tenure) attempt(ctx context.Context) error {
 	if err := f.ready(ctx); err != nil {
 		return err
 	}
+	if err := f.halted(t.id); err != nil {
+		return err
+	}
 	if err := t.remeasure(ctx, pair.targetName); err != nil {
 		return err
 	}
-	key := checkpoint.Key{Flow: f.cfg().Name, Topic: t.id.Topic, TopicID: pair.source.ID, Partition: t.id.Partition}
-	loaded, err := f.loader.get(ctx, key)
-	if err == nil {
-		loaded.Pairs, err = f.pairs(ctx, key)
-	}
-	if err != nil {
-		return fmt.Errorf("read ledger and map: %w", err)
-	}
-	known, err := incarnation(pair, loaded)
+	key := checkpoint.Key{Flow: t.id.Flow, Topic: t.id.Topic, TopicID: pair.source.ID, Partition: t.id.Partition}
+	t.at = writing{key, kafka.TopicPartition{Topic: pair.targetName, Partition: t.id.Partition}}
+	b, err := f.takeover.run(ctx, t.id, key, pair, &t.seen)
 	if err != nil {
 		return err
 	}
-	from, err := t.position(ctx, pair, loaded, known)
-	if err != nil {
-		return err
-	}
-	producer, epoch, err := f.producers.next(ctx, t.id)
-	if err != nil {
-		return fmt.Errorf("take a producer id: %w", err)
-	}
-	err = f.writeAnchors(ctx, []checkpoint.Anchor{{
-		Key: key, ProducerID: producer, Epoch: epoch, Steps: []checkpoint.Step{{Source: from.source}},
-		TimeMillis: time.Now().UnixMilli(),
-	}})
-	if err != nil {
-		return fmt.Errorf("write the epoch's anchor: %w", err)
-	}
-	if known != sameTopics { // after the anchor: see incarnation
-		if err := f.writePair(ctx, key, pair); err != nil {
-			return fmt.Errorf("write down which topics belong together: %w", err)
-		}
-	}
-	loaded.Runs.Begin(from.source, from.targetEnd) // groups on a partition without records get an offset
-	f.recorder.Resume(key, loaded.Runs)
+	f.recorder.Resume(key, b.runs)
 
-	l := newLane(key, pair.targetName, pair.target.ID, producer, epoch, from, t.limits)
+	l := newLane(key, pair.targetName, pair.target.ID, b.producer.ID, b.producer.Epoch, b.origin, t.limits)
 	t.mu.Lock()
 	t.lane, t.first = l, nil
 	t.mu.Unlock()
 	t.set(stateMirroring, "")
-	t.log.Debug("mirroring", slog.Int64("from", from.source), slog.Int64("producer_id", producer), slog.Int("epoch", int(epoch)))
-	err = t.mirror(ctx, pair, l, loaded.Ledger)
+	t.log.Debug("mirroring", slog.Int64("from", b.origin.source), slog.Int64("producer_id", b.producer.ID), slog.Int("epoch", int(b.producer.Epoch)))
+	err = t.mirror(ctx, pair, l, b.ledger)
+	if l.clean() {
+		f.fence.settled(t.id)
+	}
+	done := l.progress(time.Now())
+	t.moved = done.stats.records > 0
+	t.seen.targetEnd = max(t.seen.targetEnd, done.targetEnd)
 	l.abandon()
 	f.recorder.Forget(key)
 	f.counting.Lock() // whoever adds up sees the lane's share here or there
@@ -173,89 +186,32 @@ func (t *tenure) attempt(ctx context.Context) error {
 	t.mu.Unlock()
 	f.retire(t.id.Topic, l)
 	f.counting.Unlock()
+	if fenced := (*fencedError)(nil); errors.As(err, &fenced) {
+		return f.fence.fail(err)
+	}
 	return err
 }
 
-// position reads the target, compares the seam, and says where to go on.
-func (t *tenure) position(ctx context.Context, pair *topicPair, loaded checkpoint.Loaded, known acquaintance) (origin, error) {
-	f, topic, p := t.flow, t.id.Topic, t.id.Partition
-	st, err := stand(ctx, f.target, pair.targetName, p, loaded.Ledger, loaded.Runs)
-	if err != nil {
-		return origin{}, err
-	}
-	if st.lost > 0 {
-		t.log.Error("the target lost its tail; it is mirrored again", slog.Int64("offsets", st.lost), slog.Int64("target_end", st.end))
-	}
-	for _, run := range st.doubled {
-		t.log.Error("records stand twice in the target", slog.Int64("source_offset", run.Source), slog.Int64("target_offset", run.Target), slog.Int64("records", run.Count))
-		f.counters.doubled.Add(uint64(run.Count))
-	}
-	// The tail tells; before the first record ever, what an earlier tenure began
-	// with does, so that start: latest does not move on at every restart.
-	next, mirrored := nextSource(loaded.Runs)
-	if mirrored { // what followed and was dropped may have expired at the source since
-		next = max(next, loaded.Runs.Through())
-	}
-	ok := mirrored
-	if !ok && st.lost > 0 { // all of the copy is gone, also what earlier epochs wrote
-		next, _, ok = loaded.Runs.End()
-	}
-	if !ok && known == sameTopics {
-		next, ok = loaded.Ledger.EpochStart()
-	}
-	if !ok {
-		if next, err = t.start(ctx, pair); err != nil {
-			return origin{}, err
-		}
-	}
-	end, err := f.source.ListOffset(ctx, topic, p, atLatest)
-	if err != nil {
-		return origin{}, fmt.Errorf("read the end of %s/%d: %w", topic, p, err)
-	}
-	start, err := f.source.ListOffset(ctx, topic, p, atEarliest)
-	if err != nil {
-		return origin{}, fmt.Errorf("read the start of %s/%d: %w", topic, p, err)
-	}
-	switch {
-	case next > end:
-		return origin{}, &goneError{fmt.Sprintf("source %s/%d ends at %d and %d is already mirrored: the source lost records or is another topic of the same name; to mirror it from its start, delete the target topic %s", topic, p, end, next, pair.targetName)}
-	case next < start && mirrored:
-		return origin{}, &goneError{fmt.Sprintf("source %s/%d begins at %d and mirroring stands at %d: %d offsets are gone before they were mirrored (retention or DeleteRecords); to accept the loss and begin anew, delete the target topic %s", topic, p, start, next, start-next, pair.targetName)}
-	case next < start: // nothing was ever mirrored, so nothing was promised
-		next = start
-	}
-	if len(st.last) > 0 {
-		compared, err := checkSeam(ctx, f.source, topic, pair.targetName, p, st.last, st.carries)
-		if err != nil {
-			return origin{}, err
-		}
-		if !compared {
-			t.log.Info("the seam cannot be compared: the source no longer has the last mirrored record", slog.Int64("position", next))
-		}
-	}
-	return origin{source: next, targetEnd: st.end}, nil
-}
-
-// start resolves where a partition begins that was never mirrored. One that came
+// startOf resolves where a partition begins that was never mirrored. One that came
 // while the flow ran begins at its first record, also with start: latest: there
 // is nothing old in it, and what was written before it was seen is not skipped.
-func (t *tenure) start(ctx context.Context, pair *topicPair) (int64, error) {
-	at := int64(atEarliest)
-	switch start := t.flow.cfg().StartFor(t.id.Topic); start.Kind {
+func (f *flow) startOf(ctx context.Context, pair *topicPair, partition int32) (int64, error) {
+	at, topic := int64(atEarliest), pair.source.Name
+	switch start := f.cfg().StartFor(topic); start.Kind {
 	case topology.Earliest:
 	case topology.Latest:
-		if !t.flow.discovery.grown(pair, t.id.Partition) {
+		if !f.discovery.grown(pair, partition) {
 			at = atLatest
 		}
 	case topology.Timestamp:
 		at = start.Millis
 	}
-	offset, err := t.flow.source.ListOffset(ctx, t.id.Topic, t.id.Partition, at)
+	offset, err := f.source.ListOffset(ctx, topic, partition, at)
 	if err == nil && offset < 0 { // no record is as young as the timestamp
-		offset, err = t.flow.source.ListOffset(ctx, t.id.Topic, t.id.Partition, atLatest)
+		offset, err = f.source.ListOffset(ctx, topic, partition, atLatest)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find the start of %s/%d: %w", t.id.Topic, t.id.Partition, err)
+		return 0, fmt.Errorf("find the start of %s/%d: %w", topic, partition, err)
 	}
 	return offset, nil
 }
@@ -263,10 +219,11 @@ func (t *tenure) start(ctx context.Context, pair *topicPair) (int64, error) {
 func (t *tenure) limits() ladderLimits {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return ladderLimits{inflate: inflateLimit, maxBatch: t.maxBatch}
+	t.treated.treat(t.flow.cfg(), t.id.Topic)
+	return ladderLimits{inflate: inflateLimit, maxBatch: t.maxBatch, filter: t.treated.filter, letters: t.treated.letters}
 }
 
-// mirror is step 5: the lane stands at the fetcher of the source leader and at
+// mirror moves what comes: the lane stands at the fetcher of the source leader and at
 // the appender of the target leader, and follows them when leaders move.
 func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *checkpoint.Ledger) error {
 	f := t.flow
@@ -292,6 +249,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 		t.drain(l)
 		appender.remove(l)
 	}
+	var disk refusing
 	for {
 		select {
 		case <-ctx.Done():
@@ -302,6 +260,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 			return t.explain(ctx, pair, err)
 		case <-l.events:
 			t.examine(ctx, pair, ledger)
+			disk.observe(f, t.id, l)
 			if l.spent() {
 				leave()
 				return &waitError{"the epoch has used up its sequences: a new one begins"}
@@ -326,15 +285,9 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 				fetcher, source = f.fetcher(s.Leader), s
 				fetcher.add(in(s.LeaderEpoch))
 			}
-			if d.Leader != target.Leader {
-				appender.remove(l)
-				l.suspend("the target leader moves")
-				if !t.drain(l) {
-					leave()
-					return &waitError{"the old target leader does not answer"}
-				}
-				appender, target = f.appender(d.Leader), d
-				appender.add(out)
+			if d.Leader != target.Leader || d.LeaderEpoch != target.LeaderEpoch {
+				leave()
+				return &leaderError{fmt.Sprintf("the target partition's leader changed (broker %d epoch %d, before broker %d epoch %d)", d.Leader, d.LeaderEpoch, target.Leader, target.LeaderEpoch)}
 			}
 		}
 	}
@@ -387,8 +340,8 @@ func (t *tenure) acked(l *lane, runs []checkpoint.Run, foreign, base int64) {
 		t.first = &firstAck{expected: base - foreign, base: base}
 		t.mu.Unlock()
 	}
-	if news && t.flow.cfg().Naming == topology.Prefixed {
-		t.log.Warn("something else writes to the target topic", slog.Int64("target_offset", base-foreign), slog.Int64("up_to", base))
+	if news {
+		t.flow.foreign(t.id, l.target, l, base-foreign, base)
 	}
 }
 
@@ -440,6 +393,12 @@ func (t *tenure) examine(ctx context.Context, pair *topicPair, ledger *checkpoin
 
 // explain turns a fault of the data path into what the operator can act on.
 func (t *tenure) explain(ctx context.Context, pair *topicPair, err error) error {
+	if large := (*recordTooLargeError)(nil); errors.As(err, &large) {
+		return t.tooLarge(ctx, pair.targetName, large)
+	}
+	if buried := (*letterError)(nil); errors.As(err, &buried) {
+		return err
+	}
 	e := (*kerr.Error)(nil)
 	if !errors.As(err, &e) {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -34,20 +35,17 @@ const transactionTimeout = 30_000
 // id takes: InitProducerId that names the epoch it expects (version 3, KIP-360),
 // AddPartitionsToTxn, EndTxn.
 func (c *Cluster) Transactions(ctx context.Context) (bool, error) {
-	resp, err := as[*kmsg.ApiVersionsResponse](c.anyBroker(ctx, kmsg.NewPtrApiVersionsRequest()))
-	if err == nil {
-		err = kerr.ErrorForCode(resp.ErrorCode)
-	}
-	if err != nil {
-		return false, c.errorf(err, "ask for API versions")
-	}
 	need := map[int16]int16{int16(kmsg.InitProducerID): 3, int16(kmsg.AddPartitionsToTxn): 0, int16(kmsg.EndTxn): 0, int16(kmsg.FindCoordinator): 1}
-	for _, key := range resp.ApiKeys {
-		if least, ok := need[key.ApiKey]; ok && key.MaxVersion >= least {
-			delete(need, key.ApiKey)
+	for key, least := range need {
+		version, ok, err := c.offers(ctx, key)
+		if err != nil {
+			return false, c.errorf(err, "ask for API versions")
+		}
+		if !ok || version < least {
+			return false, nil
 		}
 	}
-	return len(need) == 0, nil
+	return true, nil
 }
 
 // InitProducer takes the next epoch for a transactional id. With current other
@@ -136,8 +134,7 @@ func (c *Cluster) EndTransaction(ctx context.Context, transactionalID string, wh
 // leader remembers, also of those whose batches are gone (DescribeProducers,
 // KIP-664). It is empty where the broker does not offer that.
 func (c *Cluster) LastSequences(ctx context.Context, topic string, partition int32) (map[Producer]int32, error) {
-	offered, err := c.offers(ctx, int16(kmsg.DescribeProducers))
-	if err != nil || !offered {
+	if _, ok, err := c.offers(ctx, int16(kmsg.DescribeProducers)); err != nil || !ok {
 		return nil, err
 	}
 	resp, err := as[*kmsg.DescribeProducersResponse](c.RequestLeader(ctx, topic, partition, func(*Topic) kmsg.Request {
@@ -164,16 +161,20 @@ func (c *Cluster) LastSequences(ctx context.Context, topic string, partition int
 	return found, nil
 }
 
-// offers says whether the brokers know a request at all.
-func (c *Cluster) offers(ctx context.Context, key int16) (bool, error) {
-	resp, err := as[*kmsg.ApiVersionsResponse](c.anyBroker(ctx, kmsg.NewPtrApiVersionsRequest()))
-	if err != nil {
-		return false, c.errorf(err, "ask for API versions")
-	}
-	for _, k := range resp.ApiKeys {
-		if k.ApiKey == key {
-			return true, nil
+// offers says up to which version a broker knows a request, if at all.
+func (c *Cluster) offers(ctx context.Context, key int16) (version int16, ok bool, err error) {
+	failure := &UnreachableError{Cluster: c.Name()}
+	for _, addr := range c.candidates() {
+		conn, err := c.pool.acquire(ctx, addr, false)
+		if err == nil {
+			version, ok := conn.Version(key, math.MaxInt16)
+			c.pool.release(conn, false)
+			return version, ok, nil
 		}
+		if ctx.Err() != nil {
+			return 0, false, context.Cause(ctx)
+		}
+		failure.Tried = append(failure.Tried, Attempt{Addr: addr, Err: err})
 	}
-	return false, nil
+	return 0, false, failure
 }

@@ -1,0 +1,335 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"kmirror/checkpoint"
+	"kmirror/internal/kafka"
+	"kmirror/internal/wire"
+	"kmirror/topology"
+)
+
+// takeover begins an attempt on a partition: it makes sure that nobody else can
+// write, reads off the target where the source stands in it, and takes an epoch.
+//
+//  1. end the former owners (see fence)
+//  2. read ledger and map, then the target's tail: the position
+//  3. compare the seam
+//  4. write down that the partition is ours, then where the epoch begins
+//
+// A crash after any of these steps leaves nothing that the next attempt could
+// misread: 1 leaves markers, which carry nothing; 2 and 3 write nothing; an
+// owner that never wrote is ended in vain; an anchor without batches says only
+// where its epoch would have begun. From then on every batch is preceded by its
+// steps in the ledger.
+type takeover struct {
+	cfg      func() *topology.Flow
+	fence    *fence
+	source   partitionReader
+	target   takeoverTarget
+	load     func(ctx context.Context, key checkpoint.Key) (checkpoint.Loaded, error)
+	put      putter
+	accepted func(id partitionID, kind string) bool
+	start    func(ctx context.Context, pair *topicPair, partition int32) (int64, error)
+	doubled  func(records int64)
+	journal  Journal
+	log      *slog.Logger
+}
+
+// takeoverTarget is what is asked of the target beyond its log.
+type takeoverTarget interface {
+	partitionReader
+	LastSequences(ctx context.Context, topic string, partition int32) (map[kafka.Producer]int32, error)
+}
+
+// witness is what this instance knows of a partition from earlier attempts in
+// the same tenure; nothing at first.
+type witness struct {
+	admitted  bool  // the dead were ended since the partition was assigned
+	targetEnd int64 // after the last record that the target acknowledged; 0 unknown
+	former    []ended
+}
+
+// beginning is what an attempt goes on with.
+type beginning struct {
+	origin
+	producer kafka.Producer
+	ledger   *checkpoint.Ledger
+	runs     *checkpoint.Runs
+}
+
+// run is steps 1 to 4.
+func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, pair *topicPair, seen *witness) (beginning, error) {
+	var b beginning
+	if err := t.fence.open(ctx); err != nil {
+		return b, err
+	}
+	if !seen.admitted {
+		if err := t.fence.admit(ctx); err != nil {
+			return b, err
+		}
+		seen.admitted = true
+	}
+	at := kafka.TopicPartition{Topic: pair.targetName, Partition: id.Partition}
+	former, err := t.fence.take(ctx, id, key, at, func(lost *lapsedError) error {
+		return t.decide(id, t.policies(id).Unfenced == topology.UnfencedContinue, about(id, KindFenceLost, lost.Error(), ""))
+	})
+	if err != nil {
+		return b, err
+	}
+	loaded, err := t.load(ctx, key)
+	if err != nil {
+		return b, fmt.Errorf("read ledger and map: %w", err)
+	}
+	named, err := t.load(ctx, pairKey(key))
+	if err != nil {
+		return b, fmt.Errorf("read which topics belong together: %w", err)
+	}
+	loaded.Pairs = named.Pairs
+	for _, o := range former {
+		if err := o.check(loaded.Ledger); err != nil {
+			return b, t.decide(id, false, about(id, KindFenceLost, err.Error(), ""))
+		}
+	}
+	seen.former = append(seen.former, former...)
+	known, err := t.incarnation(id, pair, loaded)
+	if err != nil {
+		return b, err
+	}
+	if b.origin, err = t.position(ctx, id, pair, loaded, known, seen); err != nil {
+		return b, err
+	}
+	t.fence.settled(id) // whoever had something under way was ended
+	if b.producer, err = t.fence.next(ctx, id); err != nil {
+		return b, fmt.Errorf("take a producer epoch: %w", err)
+	}
+	gone := make([]checkpoint.Owner, 0, len(former))
+	for _, o := range former {
+		gone = append(gone, o.Owner)
+	}
+	if err := t.fence.own(ctx, t.put, id, key, gone); err != nil {
+		return b, err
+	}
+	anchor := checkpoint.Anchor{
+		Key: key, ProducerID: b.producer.ID, Epoch: b.producer.Epoch,
+		Steps: []checkpoint.Step{{Source: b.origin.source}}, TimeMillis: time.Now().UnixMilli(),
+	}
+	if err := t.put(ctx, key.MapPartition(), []wire.Record{checkpoint.EncodeAnchor(anchor)}); err != nil {
+		return b, fmt.Errorf("write the epoch's anchor: %w", err)
+	}
+	if known != sameTopics { // after the anchor: see incarnation
+		record := checkpoint.EncodePair(checkpoint.TopicPair{
+			Flow: key.Flow, SourceTopic: key.Topic, SourceID: pair.source.ID, TargetTopic: pair.targetName, TargetID: pair.target.ID,
+			TimeMillis: time.Now().UnixMilli(),
+		})
+		if err := t.put(ctx, pairKey(key).MapPartition(), []wire.Record{record}); err != nil {
+			return b, fmt.Errorf("write down which topics belong together: %w", err)
+		}
+	}
+	loaded.Runs.Begin(b.origin.source, b.targetEnd) // groups on a partition without records get an offset
+	b.ledger, b.runs = loaded.Ledger, loaded.Runs
+	return b, nil
+}
+
+func (t *takeover) policies(id partitionID) topology.Policies { return t.cfg().PoliciesFor(id.Topic) }
+
+// decide records an incident and says whether the partition goes on: by policy,
+// or because the operator accepted this kind for it.
+func (t *takeover) decide(id partitionID, goOn bool, in Incident) error {
+	accepted := !goOn && t.accepted(id, in.Kind)
+	switch {
+	case goOn && in.Action == "":
+		in.Action = "went on, by policy"
+	case accepted:
+		in.Action = "went on: accepted by the operator"
+	case !goOn:
+		in.Action = fmt.Sprintf("stopped; to go on all the same: kmirror resume '%s' %s --partition %d --accept %s", id.Flow, id.Topic, id.Partition, in.Kind)
+	}
+	t.journal.Record(in)
+	if goOn || accepted {
+		return nil
+	}
+	return &haltError{in.Kind, in.Detail + "; " + in.Action}
+}
+
+// incarnation is the pure decision with the policies' word on it.
+func (t *takeover) incarnation(id partitionID, pair *topicPair, loaded checkpoint.Loaded) (acquaintance, error) {
+	known, detail := incarnation(pair, loaded)
+	switch known {
+	case sameTopics, newPair:
+	case newSource:
+		in := about(id, KindSourceRecreated, detail, "")
+		if t.policies(id).SourceRecreated == topology.RecreatedBegin {
+			in.Action = "began the new topic, behind what is there"
+		}
+		if err := t.decide(id, in.Action != "", in); err != nil {
+			return known, err
+		}
+	case newTarget:
+		in := about(id, KindTargetDeleted, detail, "")
+		if t.policies(id).TargetDeleted == topology.TargetGoneRecreate {
+			in.Action = "fills the new target topic from the start"
+		}
+		if err := t.decide(id, in.Action != "", in); err != nil {
+			return known, err
+		}
+	}
+	return known, nil
+}
+
+// position reads the target, compares the seam, and says where to go on.
+func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, seen *witness) (from origin, err error) {
+	st, err := stand(ctx, t.target, pair.targetName, id.Partition, loaded.Ledger, loaded.Runs)
+	if err != nil {
+		return from, err
+	}
+	if gap := seen.targetEnd - st.end; gap > st.lost {
+		st.lost = gap
+	}
+	if known == newTarget {
+		st.lost = 0
+	}
+	if st.lost > 0 {
+		if err := t.lostTail(ctx, id, pair, st, seen); err != nil {
+			return from, err
+		}
+	}
+	seen.targetEnd = st.end
+	for _, run := range st.doubled {
+		t.log.Error("records stand twice in the target", slog.Int64("source_offset", run.Source), slog.Int64("target_offset", run.Target), slog.Int64("records", run.Count))
+		t.doubled(run.Count)
+		in := about(id, KindDoubled, "the target holds records of the source twice", "counted; they stay")
+		in.SourceOffset, in.TargetOffset, in.Count = run.Source, run.Target, run.Count
+		t.journal.Record(in)
+	}
+	next, begun, mirrored, err := t.next(ctx, id, pair, loaded, known, st)
+	if err != nil {
+		return from, err
+	}
+	if !begun {
+		if next, err = t.start(ctx, pair, id.Partition); err != nil {
+			return from, err
+		}
+	}
+	end, err := t.source.ListOffset(ctx, id.Topic, id.Partition, atLatest)
+	if err != nil {
+		return from, fmt.Errorf("read the end of %s/%d: %w", id.Topic, id.Partition, err)
+	}
+	start, err := t.source.ListOffset(ctx, id.Topic, id.Partition, atEarliest)
+	if err != nil {
+		return from, fmt.Errorf("read the start of %s/%d: %w", id.Topic, id.Partition, err)
+	}
+	switch {
+	case next > end:
+		in := about(id, KindSourceTruncated, fmt.Sprintf("source %s/%d ends at %d and %d is already mirrored: the source lost records, or is another topic of the same name", id.Topic, id.Partition, end, next), "")
+		in.SourceOffset, in.TargetOffset, in.Count = end, st.end, next-end
+		if err := t.decide(id, t.policies(id).SourceTruncated == topology.LossContinue, in); err != nil {
+			return from, err
+		}
+		loaded.Runs.CutSource(end)
+		return origin{source: end, targetEnd: st.end}, nil
+	case next < start && mirrored:
+		in := about(id, KindRetentionLoss, fmt.Sprintf("source %s/%d begins at %d and mirroring stands at %d: what lies between is gone before it was mirrored (retention or DeleteRecords)", id.Topic, id.Partition, start, next), "")
+		in.SourceOffset, in.TargetOffset, in.Count = next, st.end, start-next
+		if err := t.decide(id, t.policies(id).RetentionLoss == topology.LossContinue, in); err != nil {
+			return from, err
+		}
+		return origin{source: start, targetEnd: st.end}, nil
+	case next < start: // nothing was ever mirrored, so nothing was promised
+		next = start
+	}
+	if err := t.seam(ctx, id, pair, st, next, start, end); err != nil {
+		return from, err
+	}
+	return origin{source: next, targetEnd: st.end}, nil
+}
+
+// next is the source offset to go on with, by the later of tail and map. begun:
+// mirroring has begun; mirrored: and something is in the target.
+//
+// The tail tells; where it holds nothing of ours any more, the producers that its
+// leader remembers do, and before the first record ever what an earlier tenure
+// began with, so that start: latest does not move on at every restart.
+func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing) (next int64, begun, mirrored bool, err error) {
+	next, mirrored = nextSource(loaded.Runs)
+	if mirrored { // what followed and was dropped may have expired at the source since
+		next = max(next, loaded.Runs.Through())
+	}
+	begun = mirrored
+	if len(st.last) == 0 && known == sameTopics {
+		last, err := t.target.LastSequences(ctx, pair.targetName, id.Partition)
+		if err != nil {
+			t.log.Debug("ask the target for its producers", slog.Any("error", err))
+		}
+		for p, sequence := range last {
+			if at, ok := loaded.Ledger.Source(p.ID, p.Epoch, sequence); ok && at+1 > next {
+				next, begun, mirrored = at+1, true, true
+			}
+		}
+	}
+	if !begun && st.lost > 0 { // all of the copy is gone, also what earlier epochs wrote
+		next, _, begun = loaded.Runs.End()
+	}
+	if !begun && known == sameTopics {
+		next, begun = loaded.Ledger.EpochStart()
+	}
+	return next, begun, mirrored, nil
+}
+
+// lostTail deals with a target that no longer has what it had acknowledged. The
+// markers that ended former owners may be gone with it, so they are ended again.
+func (t *takeover) lostTail(ctx context.Context, id partitionID, pair *topicPair, st standing, seen *witness) error {
+	in := about(id, KindTargetTruncated, fmt.Sprintf("target %s/%d ends at %d and had acknowledged %d offsets more: an unclean election there", pair.targetName, id.Partition, st.end, st.lost), "mirrors what is gone again")
+	in.TargetOffset, in.Count = st.end, st.lost
+	remirror := t.policies(id).TargetTruncated == topology.TargetLostRemirror
+	if !remirror {
+		in.Action = ""
+	}
+	if err := t.decide(id, remirror, in); err != nil {
+		return err
+	}
+	for _, o := range seen.former {
+		if o.as == kafka.NoProducer || o.TransactionalID == t.fence.id {
+			continue
+		}
+		if _, err := t.fence.end(ctx, o.Owner, kafka.TopicPartition{Topic: pair.targetName, Partition: id.Partition}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seam compares the last batch of ours with the source.
+//
+// Where the source no longer has its records, the position may still be beyond
+// doubt: at the source's end there is nothing that could be mirrored twice or
+// skipped, and what the map holds was written after the target's acknowledgement,
+// behind the ledger's steps and in the same partition, so that a ledger which had
+// lost its end would have lost it too.
+func (t *takeover) seam(ctx context.Context, id partitionID, pair *topicPair, st standing, next, start, end int64) error {
+	if len(st.last) == 0 {
+		return nil
+	}
+	compared, err := checkSeam(ctx, t.source, id.Topic, pair.targetName, id.Partition, st.last, st.carries)
+	if mismatch := (*seamError)(nil); errors.As(err, &mismatch) {
+		in := about(id, KindSeamMismatch, err.Error(), "")
+		in.SourceOffset, in.TargetOffset = mismatch.sourceOffset, mismatch.targetOffset
+		if halt := t.decide(id, false, in); halt != nil {
+			return halt
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if compared || next == end || !st.unmapped {
+		return nil
+	}
+	in := about(id, KindSeamUnverified, fmt.Sprintf("the source no longer has the last mirrored record of %s/%d, and the map does not prove it: whether mirroring stands at %d rests on the ledger alone (the source begins at %d)", id.Topic, id.Partition, next, start), "")
+	in.SourceOffset, in.TargetOffset = next, st.end
+	return t.decide(id, t.policies(id).SeamUnverified == topology.LossContinue, in)
+}
