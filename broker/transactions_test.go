@@ -1,6 +1,8 @@
 package broker_test
 
 import (
+	"cmp"
+	"slices"
 	"testing"
 	"time"
 
@@ -191,4 +193,42 @@ func TestFenceOfPlainWriters(t *testing.T) {
 			t.Errorf("after the restart the id has %d/%d, want %d/%d", next.id, next.epoch, a.id, epoch+1)
 		}
 	}
+}
+
+// committedValues are the values that a read_committed consumer takes out of a
+// fetched partition: not those between an aborted transaction's first offset and
+// its marker.
+func committedValues(t testing.TB, p kmsg.FetchResponseTopicPartition) (out []string) {
+	t.Helper()
+	aborted := make(map[int64]bool)
+	starts := slices.Clone(p.AbortedTransactions)
+	slices.SortFunc(starts, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
+		return cmp.Compare(a.FirstOffset, b.FirstOffset)
+	})
+	for rest := p.RecordBatches; len(rest) > 0; {
+		b, after, err := wire.NextBatch(rest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest = after
+		for len(starts) > 0 && starts[0].FirstOffset <= b.LastOffset() {
+			aborted[starts[0].ProducerID] = true
+			starts = starts[1:]
+		}
+		switch {
+		case b.IsControl():
+			delete(aborted, b.ProducerID())
+			continue
+		case b.IsTransactional() && aborted[b.ProducerID()]:
+			continue
+		}
+		records, err := b.Records(1 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			out = append(out, string(r.Value))
+		}
+	}
+	return out
 }
