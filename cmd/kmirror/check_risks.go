@@ -157,6 +157,7 @@ func (r *risks) fence(ctx context.Context) string {
 	offered, err := r.target.Transactions(ctx)
 	switch {
 	case err != nil:
+		r.note(where, "whether it offers transactions cannot be asked ("+firstLine(err)+")", "check the cluster")
 		return ""
 	case !offered:
 		r.note(where, "it offers no transactions: what an instance that died still has under way is detected, not prevented, and may stand twice",
