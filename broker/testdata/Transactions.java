@@ -85,6 +85,7 @@ public class Transactions {
             fencing(admin);
             administering(admin);
             timing(admin);
+            telling(admin);
         }
         System.out.println("done");
     }
@@ -208,5 +209,33 @@ public class Transactions {
             check(e instanceof KafkaException, "it cannot be committed: " + e);
         }
         check(all("other", true).equals(List.of("of the second")), "nor is it read");
+    }
+
+    /** Kafka's own tool reads the records of __transaction_state and of offsets. */
+    static void telling(Admin admin) throws Exception {
+        Map<String, Object> conf = new HashMap<>();
+        conf.put("bootstrap.servers", servers);
+        String transactions = "", offsets = "";
+        try (KafkaConsumer<byte[], byte[]> c = new KafkaConsumer<>(conf, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            transactions = told(c, "__transaction_state", new org.apache.kafka.tools.consumer.TransactionLogMessageFormatter());
+            offsets = told(c, "__consumer_offsets", new org.apache.kafka.tools.consumer.OffsetsMessageFormatter());
+        }
+        check(transactions.contains("\"transactionalId\":\"copier\"") && transactions.contains("\"clientTransactionVersion\":2") && transactions.contains("\"partitionIds\":[0]"),
+            "TransactionLogMessageFormatter reads it");
+        check(offsets.contains("\"group\":\"copier\""), "OffsetsMessageFormatter reads it");
+    }
+
+    static String told(KafkaConsumer<byte[], byte[]> c, String topic, MessageFormatter formatter) throws Exception {
+        java.io.ByteArrayOutputStream out = new java.io.ByteArrayOutputStream();
+        java.io.PrintStream print = new java.io.PrintStream(out);
+        List<TopicPartition> tps = new ArrayList<>();
+        for (PartitionInfo p : c.partitionsFor(topic)) tps.add(new TopicPartition(topic, p.partition()));
+        c.assign(tps);
+        c.seekToBeginning(tps);
+        Map<TopicPartition, Long> ends = c.endOffsets(tps);
+        while (tps.stream().anyMatch(tp -> c.position(tp) < ends.get(tp)))
+            for (ConsumerRecord<byte[], byte[]> r : c.poll(Duration.ofMillis(200))) formatter.writeTo(r, print);
+        print.flush();
+        return out.toString();
     }
 }
