@@ -141,7 +141,8 @@ type refGuard struct {
 type txnMachine struct {
 	root    string
 	n       int
-	fs      *faultFS
+	fs      storage.FS
+	faults  *faultFS // is fs, where disks are filled
 	store   *storage.Store
 	log     *storage.Log
 	clock   int64
@@ -157,13 +158,16 @@ type txnMachine struct {
 	whole   bool // the log knows where every transaction began
 }
 
-func (m *txnMachine) open(t fatal, dir string) {
-	var err error
-	m.store, err = storage.Open(storage.Options{
+func (m *txnMachine) options(dir string) storage.Options {
+	return storage.Options{
 		Dir: dir, NodeID: 1, Fsync: m.fsync, FS: m.fs, OpenFiles: 2, IndexBytes: 600,
 		Now: func() time.Time { return time.UnixMilli(m.clock) },
-	})
-	if err != nil {
+	}
+}
+
+func (m *txnMachine) open(t fatal, dir string) {
+	var err error
+	if m.store, err = storage.Open(m.options(dir)); err != nil {
 		t.Fatalf("open: %v", err)
 	}
 	if m.log, err = m.store.Create("orders", topicID, 0, m.config); err != nil {
@@ -432,9 +436,9 @@ func (m *txnMachine) sync(t *rapid.T) {
 }
 
 func (m *txnMachine) fullDisk(t *rapid.T) {
-	m.fs.room.Store(rapid.Int64Range(0, 70).Draw(t, "room"))
+	m.faults.room.Store(rapid.Int64Range(0, 70).Draw(t, "room"))
 	_, err := m.log.AppendMarker(storage.Marker{ProducerID: 99}, 0)
-	m.fs.room.Store(-1)
+	m.faults.room.Store(-1)
 	if codeOf(err) != kerr.KafkaStorageError.Code {
 		t.Fatalf("marker on a full disk: %v", err)
 	}
@@ -475,7 +479,7 @@ func (m *txnMachine) truncate(t *rapid.T) {
 
 // lose takes from the reference what the log does not have any more, and what it
 // could not know any more after its oldest segments went.
-func (m *txnMachine) lose(t *rapid.T) {
+func (m *txnMachine) lose(t fatal) {
 	m.start = m.log.Start()
 	for n := len(m.entries); n > 0 && m.entries[n-1].last() >= m.log.End(); n-- {
 		m.entries = m.entries[:n-1]
@@ -602,6 +606,26 @@ func (m *txnMachine) safeBytes(content []byte) (pos int) {
 
 // check compares what the log knows and shows with the reference.
 func (m *txnMachine) check(t *rapid.T) {
+	stable := m.compare(t, rapid.SampledFrom([]int{1, 300, 1000, 1 << 20}).Draw(t, "fetch size"))
+	if !m.whole || m.start >= stable {
+		return
+	}
+	from := rapid.Int64Range(m.start, stable-1).Draw(t, "from")
+	to := rapid.Int64Range(from+1, stable).Draw(t, "to")
+	var list []storage.AbortedTransaction
+	for _, a := range refer(m.entries).aborted {
+		if a.first < to && a.marker >= from {
+			list = append(list, storage.AbortedTransaction{ProducerID: a.producer, FirstOffset: a.first})
+		}
+	}
+	if got, err := m.log.AbortedTransactions(from, to); err != nil || !slices.Equal(got, list) {
+		t.Fatalf("aborted from %d to %d: %v, %v; want %v", from, to, got, err, list)
+	}
+}
+
+// compare is check without what is drawn.
+func (m *txnMachine) compare(t fatal, size int) (stable int64) {
+	t.Helper()
 	r := refer(m.entries)
 	if m.log.End() != m.end() || m.log.Start() != m.start {
 		t.Fatalf("the log has %d to %d, the reference %d to %d", m.log.Start(), m.log.End(), m.start, m.end())
@@ -615,7 +639,7 @@ func (m *txnMachine) check(t *rapid.T) {
 		}
 	}
 	high := m.log.HighWatermark()
-	stable := max(min(high, r.unstable(high)), m.start)
+	stable = max(min(high, r.unstable(high)), m.start)
 	if got := m.log.LastStableOffset(); got != stable {
 		t.Fatalf("last stable offset %d, want %d (high watermark %d, end %d)", got, stable, high, m.log.End())
 	}
@@ -634,24 +658,10 @@ func (m *txnMachine) check(t *rapid.T) {
 			}
 		}
 	}
-	size := rapid.SampledFrom([]int{1, 300, 1000, 1 << 20}).Draw(t, "fetch size")
 	if got := readCommitted(t, m.log, m.start, size); !maps.Equal(got, want) {
 		t.Fatalf("committed records (-want +got):\n%s", cmp.Diff(want, got))
 	}
-	if !m.whole || m.start >= stable {
-		return
-	}
-	from := rapid.Int64Range(m.start, stable-1).Draw(t, "from")
-	to := rapid.Int64Range(from+1, stable).Draw(t, "to")
-	var list []storage.AbortedTransaction
-	for _, a := range r.aborted {
-		if a.first < to && a.marker >= from {
-			list = append(list, storage.AbortedTransaction{ProducerID: a.producer, FirstOffset: a.first})
-		}
-	}
-	if got, err := m.log.AbortedTransactions(from, to); err != nil || !slices.Equal(got, list) {
-		t.Fatalf("aborted from %d to %d: %v, %v; want %v", from, to, got, err, list)
-	}
+	return stable
 }
 
 // checkIndexes holds the transaction indexes on disk, after an orderly end,
@@ -699,8 +709,9 @@ func TestTransactionsAgainstReference(t *testing.T) {
 			runs := 0
 			rapid.Check(t, func(rt *rapid.T) {
 				runs++
-				m := &txnMachine{root: filepath.Join(root, fmt.Sprint(runs)), fs: newFaultFS(), clock: now, fsync: fsync, config: storage.DefaultLogConfig(), whole: true}
-				m.fs.lazy = true
+				faults := newFaultFS()
+				faults.lazy = true
+				m := &txnMachine{root: filepath.Join(root, fmt.Sprint(runs)), fs: faults, faults: faults, clock: now, fsync: fsync, config: storage.DefaultLogConfig(), whole: true}
 				m.config.SegmentBytes = rapid.IntRange(200, 1500).Draw(rt, "segment bytes")
 				m.config.IndexIntervalBytes = rapid.IntRange(0, 300).Draw(rt, "index interval")
 				m.config.RetentionMillis = 20_000
