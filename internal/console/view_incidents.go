@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"kmirror/mirror"
 )
@@ -13,7 +14,8 @@ import (
 const maxIncidentRows = 15
 
 type incidentsView struct {
-	Count string // of all that are kept and of those of the last day, in words
+	Count  string // of all that are kept and of those of the last day, in words
+	Recent string // of the last day, in words; empty: none
 	Rows  []incidentView
 	More  string
 }
@@ -30,13 +32,17 @@ func newIncidentsView(all []mirror.Incident, now time.Time) incidentsView {
 	})
 	var v incidentsView
 	if len(all) > 0 {
-		v.Count = countOf(summarize(all, now).Recent) + " in the last day, " + countOf(len(all)) + " kept"
+		recent := summarize(all, now).Recent
+		v.Count = countOf(recent) + " in the last day, " + countOf(len(all)) + " kept"
+		if recent > 0 {
+			v.Recent = plural(recent, "incident") + " in the last day"
+		}
 	}
 	sorted, v.More = firstRows(sorted, maxIncidentRows)
 	for _, i := range sorted {
 		row := incidentView{
 			Ago: spokenDuration(now.Sub(i.Last)) + " ago", At: i.Last.UTC().Format("2006-01-02 15:04:05 UTC"), Kind: i.Kind, Tone: incidentTone(i.Kind),
-			Flow: i.Flow, Topic: i.Topic, Detail: i.Detail, Action: i.Action,
+			Flow: i.Flow, Topic: i.Topic, Detail: shortened(i.Detail), Action: shortened(i.Action),
 		}
 		if i.Times > 1 {
 			row.Times = FormatCount(i.Times) + " times"
@@ -58,6 +64,16 @@ func newIncidentsView(all []mirror.Incident, now time.Time) incidentsView {
 		v.Rows = append(v.Rows, row)
 	}
 	return v
+}
+
+// maxIncidentText is how much of a text the page shows, in characters; the API has all.
+const maxIncidentText = 400
+
+func shortened(text string) string {
+	if utf8.RuneCountInString(text) <= maxIncidentText {
+		return text
+	}
+	return string([]rune(text)[:maxIncidentText]) + " …"
 }
 
 // incidentTone: what was lost, doubled or stands still wants a look; what was
