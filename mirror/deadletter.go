@@ -13,14 +13,6 @@ import (
 	"kmirror/internal/wire"
 )
 
-// letter is a record that cannot stand in the target topic and goes to the
-// dead-letter topic instead, at its source offset.
-type letter struct {
-	record wire.Record // as the source has it
-	cause  string
-	size   int // bytes of a batch that holds it alone
-}
-
 // Headers of a dead letter, behind the record's own.
 const (
 	letterCause     = "kmirror.cause"
@@ -34,7 +26,7 @@ const (
 const (
 	// letterLimit is how long the target may take to store a fetch response's
 	// letters before the partition begins anew.
-	letterLimit = 15 * time.Second
+	letterLimit = 8 * time.Second
 	// letterRoom is what the headers and the framing of a letter take at most,
 	// beside the texts in it.
 	letterRoom = 4 << 10

@@ -40,7 +40,7 @@ type Engine struct {
 	journal  *journal
 	version  string
 	started  time.Time
-	budget   int64 // of all flows together
+	pot      *budget // of all flows together
 
 	mu           sync.Mutex // guards the fields below
 	life         *life      // nil while this instance is no member
@@ -59,7 +59,7 @@ type Engine struct {
 
 // lasting is what stays of a flow when a life ends.
 type lasting struct {
-	budget   *budget // its own, so that a flow that stands still takes nothing from the others
+	budget   *budget // a share, of which no flow that stands still takes all
 	totals   *totals
 	counters *counters
 	throttle *throttle
@@ -80,7 +80,7 @@ func New(o Options) (*Engine, error) {
 		o.Budget = 64 << 20
 	}
 	e := &Engine{
-		clusters: o.Clusters, live: o.Live, log: o.Logger, budget: o.Budget,
+		clusters: o.Clusters, live: o.Live, log: o.Logger, pot: newBudget(o.Budget),
 		version: o.Version, started: time.Now(), parts: map[string]*lasting{}, controls: map[string]*control{},
 		reloaded: make(chan struct{}), owners: map[partitionID]string{}, clustersSeen: map[string]ClusterStatus{},
 	}
@@ -112,7 +112,7 @@ func (e *Engine) adopt(config *topology.Config) error {
 	defer e.mu.Unlock()
 	for _, f := range config.Flows {
 		if e.parts[f.Name] == nil {
-			e.parts[f.Name] = &lasting{newBudget(e.budget / int64(len(config.Flows))), newTotals(), &counters{}, newThrottle(0)}
+			e.parts[f.Name] = &lasting{e.pot.share(), newTotals(), &counters{}, newThrottle(0)}
 		}
 		if e.controls[f.To] == nil {
 			c := newControl(e.clusters[f.To], config.Instance, e.log)

@@ -2,27 +2,17 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"kmirror/checkpoint"
 	"kmirror/internal/wire"
-)
-
-const (
-	fetchWait        = 500 * time.Millisecond // long poll
-	fetchWaitFull    = 10 * time.Millisecond  // when a lane was left out and may have room soon
-	fetchWaitResting = 100 * time.Millisecond // when one was left out that is in trouble
-	fetchLane        = 1 << 20                // bytes of one partition in one response
 )
 
 // fetching is a lane and where to fetch it.
@@ -32,74 +22,134 @@ type fetching struct {
 	id          [16]byte
 	partition   int32
 	leaderEpoch int32
-	pausedUntil time.Time // after an error of this partition
-	settled     func()    // the lane may have dropped its last batches
+	settled     func() // the lane may have dropped its last batches
+
+	feed atomic.Pointer[feed] // over which it is fetched; changed by that feed alone
+
+	// Owned by the feed's goroutine.
+	in          bool  // the session knows it, or the request under way does
+	asked       int64 // the offset that the session knows
+	most        int32 // bytes in one response at least, where a batch was larger than what was asked for
+	pausedUntil time.Time
+	guest       bool // has caught up, and waits for the other feed's long poll to end
+}
+
+func (x *fetching) of() *lane { return x.lane }
+
+// again is called by the lane when it has room again.
+func (x *fetching) again() {
+	if f := x.feed.Load(); f != nil {
+		f.roster.offer(x)
+		poke(f.roster.wake)
+	}
 }
 
 // fetcher reads from one source broker all partitions that it leads and this
-// flow owns, over one connection, one long poll at a time. What a response
-// brings is split, taken up the ladder and queued before the next request
-// leaves, while appenders send what was queued before.
+// flow owns, over two connections. One is for the partitions that are in step:
+// it names each once (an incremental session, KIP-227) and then waits in long
+// polls for what comes. The other is for those that are behind: it asks for much
+// and never waits long, so that a lane that has room again is asked for at once.
+// The one is not held up by the size of the other's responses. A partition that
+// has caught up goes over to the first, one that brings more than it should
+// there goes over to the second; while none is behind there is no second
+// connection.
+//
+// What a response brings is split, taken up the ladder and queued, then the next
+// request leaves, while appenders send what was queued.
 type fetcher struct {
-	broker  int32
-	connect func(ctx context.Context, broker int32) (*wire.Conn, error)
-	budget  *budget
-	ledger  func(steps []ledgerStep) // writes ahead, then opens the lanes' gates; does not wait
-	filled  func()                   // lanes have something to send
-	stale   func()                   // leaders have moved: look at the metadata again
-	metrics flowMetrics
-	log     *slog.Logger
+	broker   int32
+	connect  func(ctx context.Context, broker int32) (*wire.Conn, error)
+	budget   *budget
+	throttle *throttle
+	ledger   func(steps []ledgerStep) // writes ahead, then opens the lanes' gates; does not wait
+	filled   func()                   // lanes have something to send
+	stale    func()                   // leaders have moved: look at the metadata again
+	metrics  flowMetrics
+	log      *slog.Logger
 
-	wake chan struct{} // capacity 1: lanes came, or have room
-
-	mu    sync.Mutex // guards lanes
-	lanes []*fetching
-	turn  int // where the next request begins, so that each is first in turn
+	live, backlog *feed
+	waiting       atomic.Bool  // the live feed is in a long poll: who joins it now waits for its end
+	behind        atomic.Int64 // partitions that the backlog feed asks for at present
+	nameless      atomic.Int64 // partitions whose topic has no id
 }
 
 // ledgerStep is a lane's share of the steps of one fetch response.
 type ledgerStep struct {
-	lane  *lane
-	steps []checkpoint.Step
-	gate  uint64
+	lane    *lane
+	steps   []checkpoint.Step
+	letters []letter
+	gate    uint64
 }
 
+// newFetcher makes f, whose world is filled in, ready to Run.
+func newFetcher(f *fetcher) *fetcher {
+	f.live, f.backlog = newFeed(f, false), newFeed(f, true)
+	return f
+}
+
+// add begins to fetch a lane: as one that is behind, until a response tells.
 func (f *fetcher) add(x *fetching) {
-	f.mu.Lock()
-	f.lanes = append(f.lanes, x)
-	f.mu.Unlock()
-	poke(f.wake)
+	x.feed.Store(f.backlog)
+	x.lane.setBehind(true)
+	x.lane.stand(x)
+	if x.id == ([16]byte{}) {
+		f.nameless.Add(1)
+	}
+	f.backlog.roster.enter(x)
+	f.backlog.roster.offer(x)
+	poke(f.backlog.roster.wake)
 }
 
 func (f *fetcher) remove(l *lane) {
-	f.mu.Lock()
-	f.lanes = slices.DeleteFunc(f.lanes, func(x *fetching) bool { return x.lane == l })
-	f.mu.Unlock()
-}
-
-// busy says whether there is anything to connect for.
-func (f *fetcher) busy() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.lanes) > 0
-}
-
-// fail tells the lanes why nothing comes.
-func (f *fetcher) fail(why string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, x := range f.lanes {
-		x.lane.unread(why)
+	for _, feed := range []*feed{f.backlog, f.live} {
+		if x, ok := feed.roster.leave(l); ok {
+			if x.id == ([16]byte{}) {
+				f.nameless.Add(-1)
+			}
+			feed.roster.offer(x) // the session is to forget it
+			poke(feed.roster.wake)
+		}
 	}
 }
 
 // Run fetches until ctx ends. Connection faults are retried with back-off.
 func (f *fetcher) Run(ctx context.Context) {
+	var both sync.WaitGroup
+	both.Go(func() { f.live.Run(ctx) })
+	both.Go(func() { f.backlog.Run(ctx) })
+	both.Wait()
+}
+
+// feed is one of the two connections.
+type feed struct {
+	*fetcher
+	far    bool // for those that are behind
+	roster roster[*fetching]
+
+	// Owned by Run.
+	session session
+	paused  []*fetching // after an error of theirs
+	climbed climbed
+	aborted []abortedTxn
+	slab    *slab // of the request under way
+
+	guests    []*fetching
+	restarts  int       // of the session, in a row
+	compacted time.Time // when lanes were asked to hold less
+}
+
+func newFeed(f *fetcher, far bool) *feed {
+	return &feed{fetcher: f, far: far, roster: newRoster[*fetching]()}
+}
+
+// Run fetches until ctx ends.
+func (f *feed) Run(ctx context.Context) {
 	retry := backoff{base: 50 * time.Millisecond, limit: 5 * time.Second}
 	for ctx.Err() == nil {
-		if !f.busy() { // brokers come and go; one without lanes is not asked
+		if !f.roster.busy() { // brokers come and go; one without lanes is not asked
+			f.turnAway()
 			select {
-			case <-f.wake:
+			case <-f.roster.wake:
 			case <-ctx.Done():
 			}
 			continue
@@ -107,226 +157,76 @@ func (f *fetcher) Run(ctx context.Context) {
 		conn, err := f.connect(ctx, f.broker)
 		if err == nil {
 			err = f.serve(ctx, conn, &retry)
-			_ = conn.Close()
+		}
+		f.restart()
+		if !f.far {
+			f.waiting.Store(false)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		f.fail(fmt.Sprintf("source broker %d: %v", f.broker, err))
+		if err == nil { // nobody is left
+			continue
+		}
+		for _, x := range f.roster.all() {
+			x.lane.unread(fmt.Sprintf("source broker %d: %v", f.broker, err))
+		}
 		f.log.Warn("source broker", slog.Int("broker", int(f.broker)), slog.Any("error", err))
 		f.stale()
 		retry.sleep(ctx)
 	}
 }
 
-// serve fetches over one connection until it fails or ctx ends.
-func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, retry *backoff) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	version, ok := conn.Version(int16(kmsg.Fetch), 17)
-	if !ok {
-		return errors.New("fetch: the broker offers no version we know")
+// turnAway sends on who said something here and is elsewhere meanwhile.
+func (f *feed) turnAway() {
+	for n := f.roster.waiting(); n > 0; n-- {
+		if x, ok := f.roster.next(); ok {
+			f.elsewhere(x)
+		}
 	}
-	for ctx.Err() == nil {
-		if err := f.budget.room(ctx); err != nil {
-			return err
-		}
-		req, asked, left := f.request(version, time.Now())
-		if req == nil {
-			select {
-			case <-f.wake:
-			case <-time.After(left):
-			case <-ctx.Done():
-			}
-			continue
-		}
-		s := f.budget.slab()
-		body := req.AppendTo(nil)
-		call, err := conn.Send(int16(kmsg.Fetch), req.GetVersion(), net.Buffers{body}, wire.SendOptions{Alloc: s.alloc})
-		if err != nil {
-			s.lose()
-			s.drop()
-			return fmt.Errorf("fetch from %s: %w", conn.Addr(), err)
-		}
-		raw, err := call.Wait(ctx)
-		if err != nil {
-			s.lose()
-			s.drop()
-			return fmt.Errorf("fetch from %s: %w", conn.Addr(), err)
-		}
-		err = f.take(req.GetVersion(), s.shrink(raw), asked, s)
-		s.drop()
-		if err != nil {
-			return fmt.Errorf("fetch from %s: %w", conn.Addr(), err)
-		}
-		retry.reset()
-	}
-	return ctx.Err()
 }
 
-// asked is a partition of a request that is under way.
-type asked struct {
-	*fetching
-	offset int64
+// elsewhere tells the feed where x is now what it said here.
+func (f *feed) elsewhere(x *fetching) {
+	if now := x.feed.Load(); now != f && now.roster.has(x) {
+		now.roster.offer(x)
+		poke(now.roster.wake)
+	}
 }
 
-type topicKey struct {
-	name string
-	id   [16]byte
-}
-
-// request builds the next fetch, or says how long nothing can be asked for.
-func (f *fetcher) request(version int16, now time.Time) (*kmsg.FetchRequest, map[topicKey]map[int32]asked, time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	byID := version >= 13
-	for _, x := range f.lanes {
-		if x.id == ([16]byte{}) { // one topic without an id, and all go by name
-			byID = false
-		}
+// move hands a partition over to the other feed. With quiet it comes there only
+// when it says something.
+func (f *feed) move(x *fetching, quiet bool) {
+	to := f.live
+	if !f.far {
+		to = f.backlog
 	}
-	if !byID {
-		version = min(version, 12)
+	f.session.forget(x)
+	x.guest = false
+	if _, ok := f.roster.leave(x.lane); !ok {
+		return // it was removed
 	}
-	req := kmsg.NewPtrFetchRequest()
-	req.SetVersion(version)
-	req.ReplicaID, req.MaxWaitMillis, req.MinBytes = -1, int32(fetchWait/time.Millisecond), 1
-	req.MaxBytes, req.IsolationLevel, req.SessionEpoch = slabSize-(64<<10), 1, -1
-	out := map[topicKey]map[int32]asked{}
-	index := map[topicKey]int{}
-	idle := time.Second
-	if len(f.lanes) > 0 {
-		f.turn = (f.turn + 1) % len(f.lanes)
+	x.lane.setBehind(to.far)
+	to.roster.enter(x)
+	x.feed.Store(to)
+	if !quiet {
+		to.roster.offer(x)
+		poke(to.roster.wake)
 	}
-	for i := range f.lanes {
-		x := f.lanes[(f.turn+i)%len(f.lanes)]
-		if pause := x.pausedUntil.Sub(now); pause > 0 {
-			idle = min(idle, pause)
-			req.MaxWaitMillis = min(req.MaxWaitMillis, max(1, int32(pause/time.Millisecond)))
-			continue
-		}
-		offset, a := x.lane.wants()
-		switch a {
-		case hungry:
-		case full:
-			idle = min(idle, fetchWaitFull)
-			req.MaxWaitMillis = int32(fetchWaitFull / time.Millisecond)
-			continue
-		case resting:
-			idle = min(idle, fetchWaitResting)
-			req.MaxWaitMillis = min(req.MaxWaitMillis, int32(fetchWaitResting/time.Millisecond))
-			continue
-		}
-		key := topicKey{name: x.topic}
-		if byID {
-			key = topicKey{id: x.id}
-		}
-		at, ok := index[key]
-		if !ok {
-			at = len(req.Topics)
-			index[key] = at
-			rt := kmsg.NewFetchRequestTopic()
-			rt.Topic, rt.TopicID = x.topic, x.id
-			req.Topics = append(req.Topics, rt)
-			out[key] = map[int32]asked{}
-		}
-		rp := kmsg.NewFetchRequestTopicPartition()
-		rp.Partition, rp.CurrentLeaderEpoch = x.partition, x.leaderEpoch
-		rp.FetchOffset, rp.PartitionMaxBytes, rp.LogStartOffset = offset, fetchLane, -1
-		req.Topics[at].Partitions = append(req.Topics[at].Partitions, rp)
-		out[key][x.partition] = asked{x, offset}
-	}
-	if len(req.Topics) == 0 {
-		return nil, nil, idle
-	}
-	return req, out, 0
-}
-
-// take hands a response's partitions to their lanes.
-func (f *fetcher) take(version int16, raw []byte, want map[topicKey]map[int32]asked, s *slab) error {
-	resp := kmsg.NewPtrFetchResponse()
-	resp.SetVersion(version)
-	if err := resp.UnsafeReadFrom(raw); err != nil {
-		return fmt.Errorf("read response: %w", err)
-	}
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return err
-	}
-	var steps []ledgerStep
-	stale, filled := false, false
-	for i := range resp.Topics {
-		rt := &resp.Topics[i]
-		key := topicKey{name: rt.Topic}
-		if version >= 13 {
-			key = topicKey{id: rt.TopicID}
-		}
-		for j := range rt.Partitions {
-			rp := &rt.Partitions[j]
-			x, ok := want[key][rp.Partition]
-			if !ok {
-				continue
-			}
-			if rp.ErrorCode != 0 {
-				f.metrics.failed("source", errorName(rp.ErrorCode))
-				stale = f.refused(x, kerr.ErrorForCode(rp.ErrorCode)) || stale
-				continue
-			}
-			if len(rp.RecordBatches) == 0 { // most of them, where there are many
-				x.lane.barren(sourceEnd(rp))
-				continue
-			}
-			filled = true
-			if step := f.lane(x, rp, s); step.gate > 0 {
-				steps = append(steps, step)
-			}
-		}
-	}
-	if stale {
-		f.stale()
-	}
-	if len(steps) > 0 {
-		f.ledger(steps)
-	}
-	if filled {
-		f.filled()
-	}
-	return nil
-}
-
-// sourceEnd is how far a partition can be read.
-func sourceEnd(rp *kmsg.FetchResponseTopicPartition) int64 {
-	if rp.LastStableOffset >= 0 {
-		return rp.LastStableOffset
-	}
-	return rp.HighWatermark
-}
-
-// lane takes one partition's records up the ladder and queues them.
-func (f *fetcher) lane(x asked, rp *kmsg.FetchResponseTopicPartition, s *slab) ledgerStep {
-	var aborted []abortedTxn
-	for _, a := range rp.AbortedTransactions {
-		aborted = append(aborted, abortedTxn{a.ProducerID, a.FirstOffset})
-	}
-	c, err := climb(rp.RecordBatches, x.offset, aborted, x.lane.limits())
-	steps, gate := x.lane.take(x.offset, c, s, sourceEnd(rp))
-	x.settled()
-	if err != nil {
-		x.lane.fault(err)
-	}
-	return ledgerStep{x.lane, steps, gate}
 }
 
 // refused deals with the error of one partition. It says whether the metadata
 // may be stale.
-func (f *fetcher) refused(x asked, err error) bool {
-	if e := (*kerr.Error)(nil); errors.As(err, &e) && retriableFetch(e) {
+func (f *feed) refused(x *fetching, code int16) bool {
+	f.metrics.failed("source", errorName(code))
+	err := kerr.TypedErrorForCode(code)
+	if err != nil && retriableFetch(err) {
 		x.lane.unread((&sourceError{err}).Error())
-		f.mu.Lock()
 		x.pausedUntil = time.Now().Add(jitter(100 * time.Millisecond))
-		f.mu.Unlock()
-		return leaderMoved(e)
+		return leaderMoved(err)
 	}
-	x.lane.fault(&sourceError{err})
+	x.pausedUntil = time.Now().Add(time.Second) // the tenure takes it away before
+	x.lane.fault(&sourceError{kerr.ErrorForCode(code)})
 	return false
 }
 
@@ -339,12 +239,4 @@ func (e *sourceError) Unwrap() error { return e.err }
 // jitter spreads d over 50 to 150 percent.
 func jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(rand.Int64N(int64(d)+1))
-}
-
-// poke signals "there is work"; the work stands elsewhere.
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

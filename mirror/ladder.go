@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"kmirror/internal/wire"
+	"kmirror/topology"
 )
 
 // mode is the step of the ladder by which a batch travels; the cheapest that is
@@ -21,6 +23,7 @@ const (
 	modeDrop                 // nothing of it belongs in the target
 	modeCrop                 // begins before the position: its tail is kept
 	modeReencode             // must be opened and written anew
+	modeMerge                // waited with others of its partition, and left with them as one
 	modes
 )
 
@@ -34,6 +37,8 @@ func (m mode) String() string {
 		return "crop"
 	case modeReencode:
 		return "reencode"
+	case modeMerge:
+		return "merge"
 	case modes:
 	}
 	return "unknown"
@@ -52,6 +57,9 @@ const (
 	reasonLogAppend = "logappend" // the source stamped it; a producer may not send that
 	reasonHorizon   = "horizon"   // the cleaner keeps a delete horizon in the base timestamp
 	reasonSize      = "size"      // above what the target takes
+	reasonFilter    = "filter"    // a filter of the flow leaves records out
+	reasonLetter    = "dead-letter"
+	reasonOpened    = "opened" // beside merge: the batches were compressed
 )
 
 // piece says that count records in a row carry the source offsets from source.
@@ -60,11 +68,42 @@ type piece struct {
 	count  int32
 }
 
+func (p *piece) end() int64 { return p.source + int64(p.count) }
+
+// pieces are one or more, in order. Nearly always it is one.
+type pieces struct {
+	first piece
+	more  []piece
+}
+
+func (p *pieces) len() int { return 1 + len(p.more) }
+
+func (p *pieces) at(i int) *piece {
+	if i == 0 {
+		return &p.first
+	}
+	return &p.more[i-1]
+}
+
+// add appends a piece, or makes the last one longer. It is not for pieces that
+// are empty.
+func (p *pieces) add(x piece) {
+	last := p.at(len(p.more))
+	switch {
+	case p.first.count == 0:
+		p.first = x
+	case last.end() == x.source:
+		last.count += x.count
+	default:
+		p.more = append(p.more, x)
+	}
+}
+
 // prepared is one batch ready for the target but for producer id, epoch and
 // sequence, which the lane gives it.
 type prepared struct {
 	batch  wire.Batch
-	pieces []piece // in order, never empty; more than one where the source has holes inside the batch
+	pieces pieces // more than one where the source has holes inside the batch
 	count  int32
 	mode   mode
 	reason string
@@ -81,13 +120,25 @@ type dropped struct {
 type climbed struct {
 	batches []prepared
 	dropped []dropped
+	letters []letter
 	next    int64 // the source offset to ask for next
+	limits  ladderLimits
+}
+
+// letter is a record that cannot stand in the target topic and goes to the
+// dead-letter topic instead, at its source offset. It has memory of its own.
+type letter struct {
+	record wire.Record // as the source has it
+	cause  string
+	size   int // bytes of a batch that holds it alone
 }
 
 // ladderLimits bounds one climb.
 type ladderLimits struct {
-	inflate  int // bytes one batch may inflate to
-	maxBatch int // bytes the target takes in one batch; 0 is no limit known
+	inflate  int              // bytes one batch may inflate to
+	maxBatch int              // bytes the target takes in one batch; 0 is no limit known
+	filter   *topology.Filter // what it drops is left out; nil: nothing
+	letters  bool             // a single record above maxBatch becomes a letter instead of an error
 }
 
 // recordTooLargeError is one record that the target cannot take.
@@ -125,28 +176,40 @@ type abortedTxn struct {
 // fetch. It returns what was prepared before an error together with it, so
 // that the good part of a response is not lost.
 func climb(records []byte, next int64, aborted []abortedTxn, limits ladderLimits) (climbed, error) {
-	out := climbed{next: next}
-	aborted = slices.Clone(aborted)
-	slices.SortFunc(aborted, func(a, b abortedTxn) int { return cmp.Compare(a.first, b.first) })
-	open := map[int64]bool{} // producers inside an aborted transaction
+	var out climbed
+	err := out.climb(records, next, aborted, limits)
+	return out, err
+}
+
+// climb is climb, in memory that was used before.
+func (out *climbed) climb(records []byte, next int64, aborted []abortedTxn, limits ladderLimits) error {
+	clear(out.batches)
+	clear(out.letters)
+	*out = climbed{batches: out.batches[:0], dropped: out.dropped[:0], letters: out.letters[:0], next: next, limits: limits}
+	var open map[int64]bool // producers inside an aborted transaction
+	if len(aborted) > 0 {
+		aborted = slices.Clone(aborted)
+		slices.SortFunc(aborted, func(a, b abortedTxn) int { return cmp.Compare(a.first, b.first) })
+		open = map[int64]bool{}
+	}
 
 	for len(records) > 0 {
 		b, rest, err := wire.NextBatch(records)
 		switch {
 		case errors.Is(err, wire.ErrPartialBatch):
-			return out, nil
+			return nil
 		case errors.Is(err, wire.ErrLegacyMagic):
 			rest, err = out.legacy(records, limits)
 			if err != nil {
-				return out, &batchError{out.next, err}
+				return &batchError{out.next, err}
 			}
 			if len(rest) == len(records) { // a cut message: the next fetch brings it whole
-				return out, nil
+				return nil
 			}
 			records = rest
 			continue
 		case err != nil:
-			return out, &batchError{out.next, err}
+			return &batchError{out.next, err}
 		}
 		records = rest
 		for len(aborted) > 0 && aborted[0].first <= b.LastOffset() {
@@ -154,10 +217,10 @@ func climb(records []byte, next int64, aborted []abortedTxn, limits ladderLimits
 			aborted = aborted[1:]
 		}
 		if err := out.take(b, open, limits); err != nil {
-			return out, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // take picks the step for one v2 batch.
@@ -205,11 +268,8 @@ func (out *climbed) take(b wire.Batch, open map[int64]bool, limits ladderLimits)
 	case limits.maxBatch > 0 && b.Size() > limits.maxBatch:
 		m, reason = modeReencode, reasonSize
 	}
-	if m == modeRaw {
-		out.batches = append(out.batches, prepared{
-			batch: b, pieces: []piece{{b.BaseOffset(), b.NumRecords()}}, count: b.NumRecords(),
-		})
-		out.next = end
+	if m == modeRaw && limits.filter == nil {
+		out.raw(b)
 		return nil
 	}
 	if err := b.CheckCRC(); err != nil { // what is opened is verified first
@@ -222,11 +282,49 @@ func (out *climbed) take(b wire.Batch, open map[int64]bool, limits ladderLimits)
 	first, _ := slices.BinarySearchFunc(recs, out.next, func(r wire.Record, next int64) int {
 		return cmp.Compare(r.Offset, next)
 	})
-	if err := out.encode(recs[first:], b.Codec(), m, reason, limits); err != nil {
+	kept := out.filter(recs[first:], limits)
+	if m == modeRaw {
+		if len(kept) == len(recs) {
+			out.raw(b)
+			return nil
+		}
+		m, reason = modeReencode, reasonFilter
+	}
+	if err := out.encode(kept, b.Codec(), m, reason, limits); err != nil {
 		return err
 	}
 	out.next = end
 	return nil
+}
+
+// raw takes a batch as it is.
+func (out *climbed) raw(b wire.Batch) {
+	out.batches = append(out.batches, prepared{batch: b, pieces: pieces{first: piece{b.BaseOffset(), b.NumRecords()}}, count: b.NumRecords()})
+	out.next = b.LastOffset() + 1
+}
+
+// filter returns the records that the flow's filter leaves, in the same memory.
+func (out *climbed) filter(recs []wire.Record, limits ladderLimits) []wire.Record {
+	if limits.filter == nil {
+		return recs
+	}
+	kept := recs[:0]
+	for i := range recs {
+		r := &recs[i]
+		if !limits.filter.Drops(r.Key, func(yield func(name string, value []byte) bool) {
+			for _, h := range r.Headers {
+				if !yield(h.Key, h.Value) {
+					return
+				}
+			}
+		}) {
+			kept = append(kept, *r)
+		}
+	}
+	if n := len(recs) - len(kept); n > 0 {
+		out.drop(int64(n), reasonFilter)
+	}
+	return kept
 }
 
 // legacy re-encodes the message set (magic 0 or 1) at the head of records.
@@ -247,7 +345,7 @@ func (out *climbed) legacy(records []byte, limits ladderLimits) (rest []byte, er
 		return rest, nil
 	}
 	// A message set can be as large as the fetch; the target wants batches.
-	recs = recs[first:]
+	recs = out.filter(recs[first:], limits)
 	for len(recs) > 0 {
 		n, size := 0, 0
 		for n < len(recs) && (n == 0 || size < legacyBatch) {
@@ -272,13 +370,9 @@ func (out *climbed) encode(recs []wire.Record, codec wire.Codec, m mode, reason 
 	if len(recs) == 0 {
 		return nil
 	}
-	var pieces []piece
+	var from pieces
 	for i := range recs {
-		if n := len(pieces); n > 0 && pieces[n-1].source+int64(pieces[n-1].count) == recs[i].Offset {
-			pieces[n-1].count++
-		} else {
-			pieces = append(pieces, piece{recs[i].Offset, 1})
-		}
+		from.add(piece{recs[i].Offset, 1})
 	}
 	contiguous := slices.Clone(recs)
 	for i := range contiguous {
@@ -290,7 +384,14 @@ func (out *climbed) encode(recs []wire.Record, codec wire.Codec, m mode, reason 
 	}
 	if limits.maxBatch > 0 && b.Size() > limits.maxBatch {
 		if len(recs) == 1 {
-			return &recordTooLargeError{recs[0].Offset, b.Size(), limits.maxBatch}
+			large := &recordTooLargeError{recs[0].Offset, b.Size(), limits.maxBatch}
+			if !limits.letters {
+				return large
+			}
+			out.letters = append(out.letters, letter{ownRecord(&recs[0]), large.Error(), b.Size()})
+			out.drop(1, reasonLetter)
+			out.next = recs[0].Offset + 1
+			return nil
 		}
 		half := len(recs) / 2
 		if err := out.encode(recs[:half], codec, modeReencode, reasonSize, limits); err != nil {
@@ -299,7 +400,7 @@ func (out *climbed) encode(recs []wire.Record, codec wire.Codec, m mode, reason 
 		return out.encode(recs[half:], codec, modeReencode, reasonSize, limits)
 	}
 	out.batches = append(out.batches, prepared{
-		batch: b, pieces: pieces, count: int32(len(recs)), mode: m, reason: reason, owned: true,
+		batch: b, pieces: from, count: int32(len(recs)), mode: m, reason: reason, owned: true,
 	})
 	out.next = recs[len(recs)-1].Offset + 1
 	return nil
@@ -307,6 +408,16 @@ func (out *climbed) encode(recs []wire.Record, codec wire.Codec, m mode, reason 
 
 func (out *climbed) drop(records int64, reason string) {
 	out.dropped = append(out.dropped, dropped{records, reason})
+}
+
+// ownRecord copies a record out of the memory it was decoded from.
+func ownRecord(r *wire.Record) wire.Record {
+	own := *r
+	own.Key, own.Value, own.Headers = bytes.Clone(r.Key), bytes.Clone(r.Value), slices.Clone(r.Headers)
+	for i := range own.Headers {
+		own.Headers[i].Value = bytes.Clone(own.Headers[i].Value)
+	}
+	return own
 }
 
 // isAbortMarker reads a control batch: its one record's key says what it marks.

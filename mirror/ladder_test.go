@@ -37,8 +37,8 @@ func (out climbed) steps(t *testing.T) (told []string) {
 		if p.reason != "" {
 			s += "/" + p.reason
 		}
-		for _, pc := range p.pieces {
-			s += fmt.Sprintf(" %d+%d", pc.source, pc.count)
+		for i := range p.pieces.len() {
+			s += fmt.Sprintf(" %d+%d", p.pieces.at(i).source, p.pieces.at(i).count)
 		}
 		told = append(told, s)
 	}
@@ -164,11 +164,12 @@ func FuzzClimb(f *testing.F) {
 		at := from
 		for _, p := range c.batches {
 			n := int32(0)
-			for _, pc := range p.pieces {
+			for i := range p.pieces.len() {
+				pc := p.pieces.at(i)
 				if pc.source < at || pc.count <= 0 {
 					t.Fatalf("pieces %v after %d", p.pieces, at)
 				}
-				at = pc.source + int64(pc.count)
+				at = pc.end()
 				n += pc.count
 			}
 			if n != p.count || p.batch.NumRecords() != n {

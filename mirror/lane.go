@@ -5,28 +5,12 @@ import (
 	"time"
 
 	"kmirror/checkpoint"
-	"kmirror/internal/wire"
 )
-
-// laneBytes is how much may wait in one lane before its partition is left out
-// of the next fetch, so that a slow one never holds up others on its broker.
-const laneBytes = 4 << 20
 
 // inFlight bounds the requests of one connection and so of one lane in flight: the
 // broker knows a producer's last five batches and answers a repeated one with
 // its first offset.
 const inFlight = 5
-
-// entry is one batch in a lane. From its first sending until it is resolved its
-// bytes do not change: a retry is the same batch.
-type entry struct {
-	prepared
-	slab     *slab // what the bytes belong to
-	sequence int32
-	gate     uint64 // sendable once the ledger has acknowledged up to this gate
-	anchored bool   // the ledger has a step for it, so it may not be read and numbered anew in this epoch
-	sent     bool   // at least once: the target may have it, so its bytes stay as they are
-}
 
 // lane is the queue of one partition in one tenure, between the fetcher that
 // fills it and the appender that empties it. It is a state machine without
@@ -54,9 +38,15 @@ type lane struct {
 
 	mu sync.Mutex // guards the fields below
 	// Invariant: 0 <= flying <= inFlight, flying <= len(queue): the first flying entries are sent and not answered.
-	queue        []entry
+	queue        entries
 	flying       int
+	turned       int                 // of the window, how many were refused already: the answer that comes next is that of the entry there
 	sender       *appender           // where the lane flows, or has flown last
+	seat         *appending          // the lane's at its appender
+	offered      bool                // the seat is in its appender's queue
+	intake       *fetching           // the lane's at its fetcher
+	limit        int64               // what may wait here, as the fetcher said last
+	passed       bool                // left out of the last fetch, for want of room or in trouble: to be offered there again
 	telling      int                 // acknowledgements resolved here and not yet recorded
 	bytes        int64               // of the queue
 	fetch        int64               // the source offset to ask for next
@@ -70,9 +60,11 @@ type lane struct {
 	told         int64               // what settled returned last
 	targetEnd    int64               // after the last acknowledged record; -1 unknown
 	probing      bool                // one request in flight until the first acknowledgement (KAFKA-14359)
+	sentAt       time.Time           // when something was sent last
+	forgotten    bool                // a batch was given up of which nobody knows what became of it
+	backlog      bool                // far behind: others go first
 	rewinding    bool                // an error was answered: nothing is sent until all in flight is resolved
 	closed       bool                // no more is taken in nor sent; what is in flight is still resolved
-	unsettled    bool                // something that was sent was given up without an acknowledgement
 	abandoned    bool                // nobody wants to know what becomes of what is in flight
 	troubled     bool                // refused, and not acknowledged since: nothing is taken in
 	blocked      string              // why nothing is sent at present; "" when it flows
@@ -85,7 +77,16 @@ type lane struct {
 	faultSince   time.Time
 	lastStamp    int64 // greatest record timestamp acknowledged
 	stats        laneStats
+	inflate      int              // of the last limits
+	maxBatch     int              // the same
+	runs         []checkpoint.Run // what ack returned last
 }
+
+// probeAfter is how long a lane may be idle before it probes again: half of how
+// long a broker remembers a producer (producer.id.expiration.ms). One that has
+// forgotten takes any sequence, and the second of two requests in a row for the
+// first.
+const probeAfter = 12 * time.Hour
 
 // origin is where a tenure begins.
 type origin struct {
@@ -123,18 +124,29 @@ const (
 
 // wants says from which source offset the lane would take more, and whether it
 // has room now. A lane in trouble takes nothing, so that it holds no memory
-// that others could use.
-func (l *lane) wants() (offset int64, a appetite) {
+// that others could use. One that is not hungry says so at its fetcher's when
+// that has changed.
+func (l *lane) wants() (offset int64, a appetite) { return l.wantsUpTo(laneBytes) }
+
+// wantsUpTo is wants with a limit to what may wait in the lane, in bytes.
+func (l *lane) wantsUpTo(limit int64) (offset int64, a appetite) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.limit = limit
 	switch {
 	case l.closed || l.blocked != "" || l.troubled || l.nextSequence >= lastSequence:
+		l.passed = true
 		return l.fetch, resting
-	case l.bytes >= laneBytes:
+	case l.bytes >= limit || l.queue.len() >= laneEntries:
+		l.passed = true
 		return l.fetch, full
 	}
+	l.passed = false
 	return l.fetch, hungry
 }
+
+// laneEntries bounds the batches of a lane where they are very small.
+const laneEntries = 1 << 14
 
 // lastSequence is where an epoch takes no more: a new one begins long before
 // the sequence wraps at 2^31, so that a sequence has one meaning in its epoch.
@@ -144,13 +156,14 @@ const lastSequence = 1 << 30
 func (l *lane) spent() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.nextSequence >= lastSequence && len(l.queue) == 0
+	return l.nextSequence >= lastSequence && l.queue.len() == 0
 }
 
 // take queues what the ladder made of a fetch response that was asked for at
 // offset asked. It returns the ledger steps that must be written before the
-// new batches may leave, and the gate that their acknowledgement opens. The
-// slab is retained for each batch that is a slice of it.
+// new batches may leave, and the gate that opens when these and the letters of
+// the response are acknowledged; zero where there are neither. The slab is
+// retained for each batch that is a slice of it.
 //
 // A response that no longer fits (the lane rewound or closed meanwhile) is
 // ignored as a whole.
@@ -161,50 +174,58 @@ func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []c
 	if l.closed || asked != l.fetch {
 		return nil, 0
 	}
+	l.inflate, l.maxBatch = c.limits.inflate, c.limits.maxBatch
 	for _, d := range c.dropped {
 		if d.reason != reasonBehind {
 			l.stats.dropped[d.reason] += uint64(d.records)
 		}
 	}
-	first := len(l.queue)
-	for _, p := range c.batches {
-		e := entry{prepared: p, sequence: l.nextSequence}
-		for _, pc := range p.pieces {
+	first := l.queue.len()
+	for i := range c.batches {
+		e := entry{prepared: c.batches[i], sequence: l.nextSequence, sources: 1}
+		for j := range e.pieces.len() {
+			pc := e.pieces.at(j)
 			if pc.source != l.nextSource {
 				steps = append(steps, checkpoint.Step{Sequence: l.nextSequence, Source: pc.source})
 				e.anchored = true
 			}
 			l.nextSequence += pc.count
-			l.nextSource = pc.source + int64(pc.count)
+			l.nextSource = pc.end()
 		}
-		if p.owned {
-			e.slab = s.budget.own(p.batch.Size())
+		size := e.batch.Size()
+		if e.owned {
+			e.slab = s.budget.own(size)
 		} else {
-			s.retain()
+			s.retain(size)
 			e.slab = s
 		}
-		p.batch.Rewrite(wire.HeaderEdit{
-			ProducerID: l.producer, ProducerEpoch: l.epoch, BaseSequence: e.sequence, ClearTransactional: true,
-		})
-		l.bytes += int64(p.batch.Size())
-		l.queue = append(l.queue, e)
+		l.bytes += int64(size)
+		l.queue.push(e)
 	}
 	l.fetch = c.next
-	if len(steps) > 0 {
+	if len(steps) > 0 || len(c.letters) > 0 {
 		if l.gates == l.opened {
 			l.shutSince = time.Now()
 		}
 		l.gates++
 		gate = l.gates
 	}
-	for i := first; i < len(l.queue); i++ {
-		l.queue[i].gate = l.gates
+	for i := first; i < l.queue.len(); i++ {
+		l.queue.at(i).gate = l.gates
 	}
-	if len(l.queue) == 0 {
-		l.acked = l.fetch // everything up to here was dropped
-	}
+	l.arrived()
 	l.markBehind()
+	l.offer()
 	return steps, gate
+}
+
+// arrived moves the position to what is asked for next where nothing is queued
+// and nothing waits for the ledger: everything up to there was dropped. Called
+// with mu held.
+func (l *lane) arrived() {
+	if l.queue.len() == 0 && l.gates == l.opened {
+		l.acked = l.fetch
+	}
 }
 
 // barren takes note of a fetch response that held nothing for the lane.
@@ -225,14 +246,21 @@ func (l *lane) unread(why string) {
 	l.sourceFault = why
 }
 
-// open says that the steps behind a gate are in the ledger. A gate opens only
-// after those before it: two fetchers may have taken steps for one lane while
-// the source leader moved.
+// open says that what a gate waits for is written. A gate opens only after
+// those before it: two fetchers may have taken steps for one lane while the
+// source leader moved.
 func (l *lane) open(gate uint64) {
+	if settled := l.unlock(gate); settled != nil {
+		settled()
+	}
+}
+
+// unlock is open; it returns whom to tell that the position may have moved.
+func (l *lane) unlock(gate uint64) (settled func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if gate <= l.opened {
-		return
+		return nil
 	}
 	if l.early == nil {
 		l.early = map[uint64]struct{}{}
@@ -246,7 +274,13 @@ func (l *lane) open(gate uint64) {
 	}
 	if l.opened == l.gates {
 		l.shutSince = time.Time{}
+		l.arrived()
+		if l.queue.len() == 0 && l.intake != nil {
+			settled = l.intake.settled
+		}
 	}
+	l.offer()
+	return settled
 }
 
 // shut says for how long the ledger has not answered.
@@ -259,13 +293,20 @@ func (l *lane) shut(now time.Time) time.Duration {
 	return now.Sub(l.shutSince)
 }
 
+// stand gives the lane its place at the fetchers of its source.
+func (l *lane) stand(x *fetching) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.intake = x
+}
+
 // settled returns the source offset below which everything is dealt with, if
 // that is news and lies beyond the last record in the target: nothing is queued
 // and what came last was dropped. With news, recorded must follow.
 func (l *lane) settled() (source int64, news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || len(l.queue) > 0 || l.acked <= l.nextSource || l.acked <= l.told {
+	if l.closed || l.queue.len() > 0 || l.acked <= l.nextSource || l.acked <= l.told {
 		return 0, false
 	}
 	l.told = l.acked
@@ -284,5 +325,57 @@ func (l *lane) idle() bool {
 func (l *lane) pending() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.queue) > 0
+	return l.queue.len() > 0
+}
+
+// clean says that all that was ever sent has been acknowledged, or refused in a
+// way that leaves no doubt: nothing of this epoch can land any more, and the
+// next one needs no marker before it.
+func (l *lane) clean() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flying > 0 || l.forgotten {
+		return false
+	}
+	for i := range l.queue.len() {
+		if l.queue.at(i).doubtful {
+			return false
+		}
+	}
+	return true
+}
+
+// offer puts the lane into its appender's queue if it has something that may
+// leave, now or after a pause. Called with mu held, after whatever may have
+// changed that.
+func (l *lane) offer() {
+	if l.offered || l.seat == nil || l.sender == nil || !l.ready() {
+		return
+	}
+	l.offered = true
+	l.sender.roster.offer(l.seat)
+}
+
+// beckon tells the fetcher that passed the lane over that it has room again:
+// half of what it may hold, so that it is worth a request. Called with mu held.
+func (l *lane) beckon() {
+	if !l.passed || l.intake == nil || l.closed || l.blocked != "" || l.troubled || l.bytes > l.limit/2 {
+		return
+	}
+	l.passed = false
+	l.intake.again()
+}
+
+// behind says whether the lane is far behind, so that others go first.
+func (l *lane) behind() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.backlog
+}
+
+// setBehind changes that.
+func (l *lane) setBehind(is bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.backlog = is
 }

@@ -54,8 +54,8 @@ func (l *lane) progress(now time.Time) progress {
 	if l.sourceEnd > l.acked {
 		p.lag = l.sourceEnd - l.acked
 		p.lagSeconds = now.Sub(l.behindSince).Seconds()
-		if len(l.queue) > 0 { // the oldest record not yet there tells how far behind the content is
-			if stamp := l.queue[0].batch.BaseTimestamp(); stamp > 0 {
+		if l.queue.len() > 0 { // the oldest record not yet there tells how far behind the content is
+			if stamp := l.queue.at(0).batch.BaseTimestamp(); stamp > 0 {
 				p.lagSeconds = max(p.lagSeconds, now.Sub(time.UnixMilli(stamp)).Seconds())
 			}
 		}

@@ -1,20 +1,30 @@
 package mirror
 
 import (
-	"slices"
 	"time"
 
 	"kmirror/internal/wire"
 )
+
+// sit gives the lane its seat at the appenders of its target.
+func (l *lane) sit(seat *appending) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seat = seat
+}
 
 // board lets the lane flow at an appender, or wait there with it.
 func (l *lane) board(at *appender, blocked string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sender, l.blocked, l.retryAt, l.refusals = at, blocked, time.Time{}, 0
+	l.probing = true
+	l.offered = false // what another appender still has in its queue is passed over there
 	if blocked != "" {
 		l.rest()
 	}
+	l.offer()
+	l.beckon()
 }
 
 // detach is called by an appender when the connection that carried the window
@@ -26,7 +36,10 @@ func (l *lane) detach(from *appender, why string) {
 	if l.sender != from {
 		return
 	}
-	l.flying, l.rewinding, l.probing = 0, false, true
+	for i := l.turned; i < min(l.turned+l.flying, l.queue.len()); i++ {
+		l.queue.at(i).doubtful = true
+	}
+	l.flying, l.turned, l.rewinding, l.probing = 0, 0, false, true
 	l.blocked = why
 	l.rest()
 }
@@ -57,6 +70,8 @@ func (l *lane) attach(at *appender) {
 	defer l.mu.Unlock()
 	if l.sender == at {
 		l.blocked = ""
+		l.offer()
+		l.beckon()
 	}
 }
 
@@ -69,44 +84,58 @@ func (l *lane) rest() {
 		l.clear(l.flying)
 		return
 	}
-	for n := len(l.queue); n > l.flying; n = len(l.queue) {
-		e := l.queue[n-1]
+	for n := l.queue.len(); n > l.flying; n = l.queue.len() {
+		e := l.queue.at(n - 1)
 		if e.sent || e.anchored {
 			break
 		}
+		sequence, source := e.sequence, e.pieces.first.source
 		l.clear(n - 1)
-		l.nextSequence = e.sequence
-		l.fetch = e.pieces[0].source
-		l.nextSource = l.fetch
+		l.nextSequence, l.fetch, l.nextSource = sequence, source, source
+		l.passed = true // to be asked for again
 	}
 	l.move(l.flying)
 }
 
 // move gives the queue from the n-th batch on bytes of its own. Called with mu held.
 func (l *lane) move(n int) {
-	for i := n; i < len(l.queue); i++ {
-		e := &l.queue[i]
-		if e.slab.own {
-			continue
+	for i := n; i < l.queue.len(); i++ {
+		if e := l.queue.at(i); !e.slab.own {
+			e.relocate()
 		}
-		shared := e.slab
-		e.batch = append(wire.Batch(nil), e.batch...)
-		e.slab = shared.budget.own(e.batch.Size())
-		shared.drop()
 	}
+}
+
+// compact gives what was not sent yet bytes of its own where it is the last
+// little that keeps a large fetch response in memory.
+func (l *lane) compact(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := l.flying; i < l.queue.len(); i++ {
+		if e := l.queue.at(i); e.slab.sparse(now) {
+			e.relocate()
+		}
+	}
+}
+
+// relocate copies the batch into a slab of its own.
+func (e *entry) relocate() {
+	shared, size := e.slab, e.batch.Size()
+	e.slab = shared.budget.own(size)
+	e.batch = append(wire.Batch(nil), e.batch...)
+	shared.release(size)
 }
 
 // clear drops the queue from the n-th batch on. Called with mu held.
 func (l *lane) clear(n int) {
-	for i := n; i < len(l.queue); i++ {
-		l.unsettled = l.unsettled || l.queue[i].sent
-		l.bytes -= int64(l.queue[i].batch.Size())
-		l.queue[i].slab.drop()
-		l.queue[i] = entry{}
+	for i := n; i < l.queue.len(); i++ {
+		e := l.queue.at(i)
+		size := e.batch.Size()
+		l.forgotten = l.forgotten || e.doubtful
+		l.bytes -= int64(size)
+		e.slab.release(size)
 	}
-	if l.queue = l.queue[:n]; n == 0 {
-		l.queue = nil
-	}
+	l.queue.cut(n)
 }
 
 // close stops the intake and the sending, and forgets what is not in flight.
@@ -125,13 +154,4 @@ func (l *lane) abandon() {
 	defer l.mu.Unlock()
 	l.closed, l.abandoned = true, true
 	l.clear(l.flying)
-}
-
-// clean says that nothing that was ever sent is without an acknowledgement. Only
-// then can nothing of it land any more, so that the next epoch needs no marker: a
-// refusal is no proof, a deposed leader's least of all.
-func (l *lane) clean() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.unsettled && !slices.ContainsFunc(l.queue, func(e entry) bool { return e.sent })
 }

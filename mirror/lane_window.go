@@ -4,72 +4,98 @@ import (
 	"time"
 
 	"kmirror/checkpoint"
+	"kmirror/internal/wire"
 )
 
 // sendable returns the next batch to send, if there is one that may leave now,
-// and counts it as in flight. If there is none, wait is after how long that will
-// change by itself; zero is never.
+// and counts it as in flight. Small ones that wait together leave as one. If
+// there is none, wait is after how long that will change by itself; zero is
+// never.
 func (l *lane) sendable(now time.Time) (e entry, ok bool, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.ready(now) {
-		if l.flying < len(l.queue) && now.Before(l.retryAt) {
-			wait = l.retryAt.Sub(now)
-		}
-		return entry{}, false, wait
+	l.offered = false
+	if !l.ready() {
+		return entry{}, false, 0
 	}
-	l.queue[l.flying].sent = true
-	e = l.queue[l.flying]
+	if now.Before(l.retryAt) {
+		return entry{}, false, l.retryAt.Sub(now)
+	}
+	if l.flying == 0 && !l.sentAt.IsZero() && now.Sub(l.sentAt) > probeAfter {
+		l.probing = true
+	}
+	head := l.queue.at(l.flying)
+	if !head.sent {
+		head = l.merge(l.flying)
+		if head.mode != modeMerge {
+			head.batch.Rewrite(l.numbered(head.sequence))
+		}
+		head.sent = true
+	}
+	l.sentAt = now
 	l.flying++
-	return e, true, 0
+	l.offer()
+	return *head, true, 0
 }
 
-// ready is called with mu held.
-func (l *lane) ready(now time.Time) bool {
-	if l.closed || l.flying == len(l.queue) || l.flying >= inFlight || l.rewinding || l.blocked != "" || now.Before(l.retryAt) {
+// numbered is what our producer writes into the header of a batch.
+func (l *lane) numbered(sequence int32) wire.HeaderEdit {
+	return wire.HeaderEdit{ProducerID: l.producer, ProducerEpoch: l.epoch, BaseSequence: sequence, ClearTransactional: true}
+}
+
+// ready says whether there is a batch that may leave, but for a pause. Called
+// with mu held.
+func (l *lane) ready() bool {
+	if l.closed || l.flying == l.queue.len() || l.flying >= inFlight || l.rewinding || l.blocked != "" {
 		return false
 	}
 	if l.probing && l.flying > 0 {
 		return false
 	}
-	return l.queue[l.flying].gate <= l.opened
+	return l.queue.at(l.flying).gate <= l.opened
 }
 
 // ack resolves the oldest batch in flight: it stands at target offset base. It
 // returns the runs learned, and how many foreign offsets lie between the
-// previous record of ours and this one. The lane is not idle before told.
+// previous record of ours and this one. The runs are good until the next call.
+// The lane is not idle before recorded.
 //
 // A base below what was acknowledged before means that the target lost records:
 // the caller ends the tenure (ok is false, nothing is resolved).
 func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.targetEnd >= 0 && base < l.targetEnd {
+	if base < 0 || l.targetEnd >= 0 && base < l.targetEnd {
 		return nil, 0, false
 	}
 	if l.targetEnd >= 0 {
 		foreign = base - l.targetEnd
 	}
-	e := l.queue[0]
+	e := l.queue.at(0)
 	at := base
-	for _, p := range e.pieces {
+	runs = l.runs[:0]
+	for i := range e.pieces.len() {
+		p := e.pieces.at(i)
 		runs = append(runs, checkpoint.Run{Source: p.source, Target: at, Count: int64(p.count)})
 		at += int64(p.count)
+		l.acked = p.end()
+	}
+	if l.runs = runs; cap(runs) > 1<<10 {
+		l.runs = nil
 	}
 	l.targetEnd = at
-	l.acked = e.pieces[len(e.pieces)-1].source + int64(e.pieces[len(e.pieces)-1].count)
 	l.stats.records += uint64(e.count)
 	l.stats.bytes += uint64(e.batch.Size())
-	l.stats.modes[modeReason{e.mode, e.reason}]++
+	l.stats.modes[modeReason{e.mode, e.reason}] += uint64(e.sources)
 	l.lastStamp = max(l.lastStamp, e.batch.MaxTimestamp())
 	l.pop()
 	l.telling++
 	l.probing, l.troubled = false, false
 	l.retryAt, l.refusals = time.Time{}, 0
-	if len(l.queue) == 0 {
-		l.acked = l.fetch
-	}
+	l.arrived()
 	l.markBehind()
+	l.offer()
+	l.beckon()
 	return runs, foreign, true
 }
 
@@ -82,15 +108,12 @@ func (l *lane) recorded() {
 
 // pop removes the head. Called with mu held.
 func (l *lane) pop() {
-	e := l.queue[0]
-	l.bytes -= int64(e.batch.Size())
-	e.slab.drop() // the batch is memory of the slab, so this comes last
-	l.queue[0] = entry{}
-	l.queue = l.queue[1:]
+	e := l.queue.at(0)
+	size := e.batch.Size()
+	l.bytes -= int64(size)
+	e.slab.release(size) // the batch is memory of the slab, so this comes last
+	l.queue.pop()
 	l.flying--
-	if len(l.queue) == 0 {
-		l.queue = nil // let the backing array go
-	}
 	if l.flying == 0 {
 		l.rewinding = false
 	}
@@ -108,11 +131,27 @@ func (l *lane) refuse(retryAt time.Time) {
 		l.retryAt = retryAt
 	}
 	l.flying--
+	l.turned++
 	if l.flying == 0 {
-		l.rewinding = false
+		l.rewinding, l.turned = false, 0
 		l.probing = true
 		l.rest()
+		l.offer()
+		l.beckon()
 	}
+}
+
+// doubt says of the batch whose answer has come that the answer does not tell
+// whether it was appended. To be called before refuse or orphan, which count it
+// as answered.
+func (l *lane) doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.abandoned || l.turned >= l.queue.len() {
+		l.forgotten = true
+		return
+	}
+	l.queue.at(l.turned).doubtful = true
 }
 
 // refuseLater is refuse, with a pause that grows from refusal to refusal.
@@ -145,6 +184,22 @@ func (l *lane) orphan() bool {
 		l.clear(0)
 	}
 	return true
+}
+
+// pauses says for how long the lane still waits after a refusal.
+func (l *lane) pauses(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.retryAt.Sub(now)
+}
+
+// depart says whether nothing is in flight, so that the lane can flow elsewhere.
+// If not, it is offered again when that may have changed.
+func (l *lane) depart() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offered = false
+	return l.flying == 0
 }
 
 // rewound says whether an earlier answer of this window was a refusal, so that

@@ -43,11 +43,6 @@ type flowMetrics struct {
 	flow string
 }
 
-func (m flowMetrics) appended(took time.Duration, batches int) {
-	m.m.appendSeconds.WithLabelValues(m.flow).Observe(took.Seconds())
-	m.m.acks.WithLabelValues(m.flow).Add(float64(batches))
-}
-
 func (m flowMetrics) failed(side, what string) {
 	m.m.errors.WithLabelValues(m.flow, side, what).Inc()
 }

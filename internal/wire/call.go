@@ -6,9 +6,10 @@ import (
 
 // SendOptions say how one request of [Conn.Send] is answered.
 type SendOptions struct {
-	// Alloc gives the buffer of n bytes for the response body, so that large
-	// ones come from a pool; nil: a new one. It runs in the connection's reader:
-	// it must not block, and n never exceeds MaxResponse.
+	// Alloc gives the buffer of n bytes for the response body, so that it comes
+	// from a pool; nil, as a function or as its result: a new one, that grows as
+	// the bytes arrive. It runs in the connection's reader: it must not block, and
+	// n, which the peer claims, never exceeds MaxResponse.
 	Alloc func(n int) []byte
 	// NoResponse is for Produce with acks=0: the call is done once written.
 	NoResponse bool

@@ -77,8 +77,8 @@ func readBody(in *bufio.Reader, line *patientReader, n int, alloc func(int) []by
 		return readGrowing(in, nil, n)
 	}
 	body := alloc(n)
-	if cap(body) < n {
-		body = make([]byte, n)
+	if body == nil {
+		return readGrowing(in, nil, n)
 	}
 	body = body[:n]
 	first, err := in.Read(body[:min(n, in.Buffered())])

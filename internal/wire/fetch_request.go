@@ -65,6 +65,15 @@ func (f *FetchRequest) Begin(version int16, o FetchOptions) {
 	f.topics, f.parts, f.forgetting = f.open(), count{}, false
 }
 
+// Wait changes how long the broker may wait, in milliseconds.
+func (f *FetchRequest) Wait(millis int32) {
+	at := 4
+	if f.version >= 15 {
+		at = 0
+	}
+	binary.BigEndian.PutUint32(f.buf[at:], uint32(millis))
+}
+
 // Topic starts the next topic: by name, or by id from version 13 on.
 func (f *FetchRequest) Topic(name string, id [16]byte) {
 	f.closeTopic()
