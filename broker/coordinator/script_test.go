@@ -26,7 +26,17 @@ var rewrite = flag.Bool("rewrite", false, "write what happens into the scripts i
 // TestScripts plays the histories in testdata: a command, ----, what it did. A
 // line of arguments is name=value; commands stand in (*story).run.
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
+	playAll(t, "testdata/*.txt", func() player { return newStory() })
+}
+
+// player carries out one line of a script after the other.
+type player interface {
+	run(t *testing.T, line []string)
+	took() []string // what it did since it was asked last
+}
+
+func playAll(t *testing.T, pattern string, begin func() player) {
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
@@ -37,7 +47,7 @@ func TestScripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := string(raw)
-			got := play(t, want)
+			got := play(t, want, begin())
 			if *rewrite {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -52,8 +62,7 @@ func TestScripts(t *testing.T) {
 }
 
 // play runs a script and returns it with the outcomes that really came.
-func play(t *testing.T, script string) string {
-	s := newStory()
+func play(t *testing.T, script string, s player) string {
 	var out strings.Builder
 	for block := range strings.SplitSeq(strings.TrimSpace(script), "\n\n") {
 		lines := strings.Split(block, "\n")

@@ -232,7 +232,7 @@ func (t *Transaction) Verify(producerID int64, epoch int16, partitions []TopicPa
 	switch {
 	case s.producerID != producerID:
 		return kerr.InvalidProducerIDMapping.Code, nil
-	case s.epoch != epoch:
+	case s.epoch != epoch || epoch < 0:
 		return kerr.ProducerFenced.Code, nil
 	case s.status.decided():
 		return kerr.ConcurrentTransactions.Code, nil
@@ -259,7 +259,7 @@ func (t *Transaction) Add(ticket Ticket, producerID int64, epoch int16, partitio
 		code = kerr.ConcurrentTransactions.Code
 	case s.producerID != producerID:
 		code = kerr.InvalidProducerIDMapping.Code
-	case s.epoch != epoch:
+	case s.epoch != epoch || epoch < 0:
 		code = kerr.ProducerFenced.Code
 	case s.status.decided():
 		code = kerr.ConcurrentTransactions.Code

@@ -40,7 +40,7 @@ func (t *Transaction) checkOldEnd(producerID int64, epoch int16, commit bool) (c
 	switch {
 	case s.producerID != producerID:
 		return kerr.InvalidProducerIDMapping.Code, false
-	case s.epoch != epoch:
+	case s.epoch != epoch || epoch < 0:
 		return kerr.ProducerFenced.Code, false
 	case t.pending != nil:
 		return kerr.ConcurrentTransactions.Code, false
@@ -87,7 +87,7 @@ func (t *Transaction) checkEnd(producerID int64, epoch int16, commit bool) (code
 		return kerr.ConcurrentTransactions.Code, false, false
 	case s.producerID != producerID && !overflown:
 		return kerr.InvalidProducerIDMapping.Code, false, false
-	case !valid:
+	case !valid || s.epoch < 0:
 		return kerr.ProducerFenced.Code, false, false
 	}
 	bad := kerr.InvalidTxnState.Code
