@@ -57,6 +57,42 @@ func LoadPartitions(ctx context.Context, target Reader, mapPartition int32, keys
 	return result, nil
 }
 
+// CountOwned reads all of MapTopic and counts the partitions that each
+// transactional id is written down for as an owner.
+func CountOwned(ctx context.Context, target Reader) (map[string]int, error) {
+	owners := map[string]map[Key]struct{}{}
+	for p := range int32(MapPartitions) {
+		from, err := target.ListOffset(ctx, MapTopic, p, earliest)
+		if err == nil {
+			_, err = target.Read(ctx, MapTopic, p, from, func(rec wire.Record) error {
+				what, err := Decode(rec)
+				if err != nil {
+					return nil //nolint:nilerr // not ours to read
+				}
+				if o, ok := what.(Owner); ok {
+					if owners[o.TransactionalID] == nil {
+						owners[o.TransactionalID] = map[Key]struct{}{}
+					}
+					owners[o.TransactionalID][o.Key] = struct{}{}
+				} else if d, ok := what.(Deleted); ok {
+					if o, ok := d.Of.(Owner); ok {
+						delete(owners[o.TransactionalID], o.Key)
+					}
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the owners in %s/%d: %w", MapTopic, p, err)
+		}
+	}
+	count := map[string]int{}
+	for id, keys := range owners {
+		count[id] = len(keys)
+	}
+	return count, nil
+}
+
 func apply(what any, loaded map[Key]*Loaded) {
 	switch what := what.(type) {
 	case Anchor:

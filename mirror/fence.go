@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -72,17 +73,21 @@ type fence struct {
 	once  sync.Once     // closes gone
 	gone  chan struct{} // closed when it may not
 
-	asking chan struct{} // capacity 1: whoever filled it owns the fields below
-	mode   fenceMode
-	now    kafka.Producer               // the newest epoch
-	used   map[partitionID]int16        // the newest epoch that was written under
-	writer *kafka.Writer                // of what goes to the offset map's topic
-	plainW checkpoint.Appender          // the same without transactions
-	owned  map[partitionID]bool         // written down, and not taken back
-	doubts map[partitionID]struct{}     // owned, and not all that was sent was acknowledged
-	queues map[string]*fenceQueue       // by transactional id
-	sealed map[string]struct{}          // dead writers that were ended over the offset map's topic
-	lapsed map[string]checkpoint.Writer // dead writers that can never be ended: the target forgot their id
+	owning func(ctx context.Context) (map[string]int, error) // how many partitions each transactional id is written down for
+	deaths chan struct{}                                     // capacity 1: somebody was sealed
+
+	mode atomic.Int32 // a fenceMode
+
+	asking chan struct{}            // capacity 1: whoever filled it owns the fields below
+	now    kafka.Producer           // the newest epoch
+	used   map[partitionID]int16    // the newest epoch that was written under
+	writer *kafka.Writer            // of what goes to the offset map's topic
+	plainW checkpoint.Appender      // the same without transactions
+	owned  map[partitionID]bool     // written down, and not taken back
+	doubts map[partitionID]struct{} // owned, and not all that was sent was acknowledged
+	queues map[string]*fenceQueue   // by transactional id
+	sealed map[string]struct{}      // dead writers that were ended over the offset map's topic
+	lapsed map[string]struct{}      // dead writers that can never be ended: the target forgot their id
 
 	passes  sync.Mutex // guards the field below
 	pending *admission // the next pass, not yet begun
@@ -130,9 +135,9 @@ const lastEpoch = 30_000
 func newFence(flow *topology.Flow, life string, target fenceTarget, plain *producers) *fence {
 	return &fence{
 		flow: flow, life: life, id: fmt.Sprintf("kmirror.%s.%s.%s", flow.Name, life, rand.Text()[:8]), target: target, plain: plain,
-		fatal: make(chan error, 1), gone: make(chan struct{}), asking: make(chan struct{}, 1), now: kafka.NoProducer,
+		fatal: make(chan error, 1), gone: make(chan struct{}), asking: make(chan struct{}, 1), deaths: make(chan struct{}, 1), now: kafka.NoProducer,
 		used: map[partitionID]int16{}, owned: map[partitionID]bool{}, doubts: map[partitionID]struct{}{},
-		queues: map[string]*fenceQueue{}, sealed: map[string]struct{}{}, lapsed: map[string]checkpoint.Writer{},
+		queues: map[string]*fenceQueue{}, sealed: map[string]struct{}{}, lapsed: map[string]struct{}{},
 	}
 }
 
@@ -147,6 +152,8 @@ func (x *fence) lock(ctx context.Context) error {
 }
 
 func (x *fence) unlock() { <-x.asking }
+
+func (x *fence) modeNow() fenceMode { return fenceMode(x.mode.Load()) }
 
 // fail ends the life, and says so to whoever asked.
 func (x *fence) fail(err error) error {
@@ -163,7 +170,7 @@ func (x *fence) open(ctx context.Context) error {
 		return err
 	}
 	defer x.unlock()
-	if x.mode == fenceUnknown {
+	if x.modeNow() == fenceUnknown {
 		mode := fenceDetect
 		if x.flow.Fence != topology.FenceDetect {
 			offered, err := x.target.Transactions(ctx)
@@ -178,9 +185,9 @@ func (x *fence) open(ctx context.Context) error {
 			x.log.Warn("the target is not fenced: what an instance that died still has under way is detected, not prevented")
 			x.plainW = x.target
 		}
-		x.mode = mode
+		x.mode.Store(int32(mode))
 	}
-	if x.mode == fenceDetect || x.writer != nil {
+	if x.modeNow() == fenceDetect || x.writer != nil {
 		return nil
 	}
 	if x.now == kafka.NoProducer {
@@ -239,7 +246,7 @@ func (x *fence) Append(ctx context.Context, topic string, partition int32, recor
 
 // next returns an epoch under which nothing was written to the partition.
 func (x *fence) next(ctx context.Context, id partitionID) (kafka.Producer, error) {
-	if x.mode == fenceDetect {
+	if x.modeNow() == fenceDetect {
 		pid, epoch, err := x.plain.next(ctx, id)
 		return kafka.Producer{ID: pid, Epoch: epoch}, err
 	}
@@ -275,27 +282,51 @@ func (x *fence) bump(ctx context.Context) error {
 	return nil
 }
 
-// Run keeps the transactional id from expiring, until ctx ends.
+// Run keeps the transactional id from expiring, and the books short, until ctx ends.
 func (x *fence) Run(ctx context.Context) error {
-	tick := time.NewTicker(renewIdentity)
-	defer tick.Stop()
+	renew := time.NewTicker(renewIdentity)
+	defer renew.Stop()
+	bury := time.NewTimer(0)
+	<-bury.C
+	defer bury.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-renew.C:
+			x.renew(ctx)
+		case <-x.deaths:
+			bury.Reset(buryAfter)
+		case <-bury.C:
+			done, err := x.bury(ctx)
+			if err != nil && ctx.Err() == nil {
+				x.log.Warn("remove the dead from the books", slog.Any("error", err))
+			}
+			if !done {
+				bury.Reset(10 * buryAfter)
+			}
+		case <-x.gone:
+			return nil
 		case <-ctx.Done():
 			return nil
 		}
-		if err := x.lock(ctx); err != nil {
-			return nil //nolint:nilerr // ctx ended
-		}
-		if x.writer != nil {
-			if err := x.bump(ctx); err != nil && ctx.Err() == nil {
-				x.log.Warn("renew the transactional id", slog.String("id", x.id), slog.Any("error", err))
-			}
-		}
-		x.unlock()
 	}
 }
+
+func (x *fence) renew(ctx context.Context) {
+	if err := x.lock(ctx); err != nil {
+		return
+	}
+	defer x.unlock()
+	if x.writer == nil {
+		return
+	}
+	if err := x.bump(ctx); err != nil && ctx.Err() == nil {
+		x.log.Warn("renew the transactional id", slog.String("id", x.id), slog.Any("error", err))
+	}
+}
+
+// buryAfter is how long after a death it is worth looking whether all that was
+// owned has been taken over.
+const buryAfter = 2 * time.Second
 
 // renewIdentity is far below any transactional.id.expiration.ms that makes sense
 // (7 days by default), and takes three years to use up the epochs.
@@ -304,7 +335,7 @@ const renewIdentity = time.Hour
 // own writes down that this life may write to a partition from now on, and that
 // the former owners have been ended.
 func (x *fence) own(ctx context.Context, put putter, id partitionID, key checkpoint.Key, ended []checkpoint.Owner) error {
-	if x.mode == fenceDetect {
+	if x.modeNow() == fenceDetect {
 		return nil
 	}
 	if err := x.lock(ctx); err != nil {

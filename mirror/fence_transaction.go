@@ -44,7 +44,16 @@ type fenceRequest struct {
 // on the partition takes batches of that identity. It returns when the marker has
 // been seen below the high watermark.
 func (x *fence) end(ctx context.Context, owner checkpoint.Owner, partition kafka.TopicPartition) (kafka.Producer, error) {
-	r := &fenceRequest{owner: owner, partition: partition, done: make(chan struct{})}
+	return x.endAll(ctx, owner, partition)
+}
+
+// endAll is end for partitions of which none may be left out; as few
+// transactions as can be.
+func (x *fence) endAll(ctx context.Context, owner checkpoint.Owner, partitions ...kafka.TopicPartition) (as kafka.Producer, err error) {
+	requests := make([]*fenceRequest, 0, len(partitions))
+	for _, p := range partitions {
+		requests = append(requests, &fenceRequest{owner: owner, partition: p, done: make(chan struct{})})
+	}
 	if err := x.lock(ctx); err != nil {
 		return kafka.NoProducer, err
 	}
@@ -53,29 +62,40 @@ func (x *fence) end(ctx context.Context, owner checkpoint.Owner, partition kafka
 		q = &fenceQueue{}
 		x.queues[owner.TransactionalID] = q
 	}
-	q.waiting = append(q.waiting, r)
+	q.waiting = append(q.waiting, requests...)
 	mine := !q.busy
 	q.busy = true
 	x.unlock()
 	if mine {
 		x.serve(ctx, owner.TransactionalID, q)
 	}
+	var g errgroup.Group
+	for _, r := range requests {
+		g.Go(func() error { return x.await(ctx, r) })
+	}
+	if err := g.Wait(); err != nil {
+		return kafka.NoProducer, err
+	}
+	return requests[0].as, nil
+}
+
+// await waits for a request's transaction, and then for its marker.
+func (x *fence) await(ctx context.Context, r *fenceRequest) error {
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		return kafka.NoProducer, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if r.err == nil {
 		r.err = x.awaitMarker(ctx, r)
 	}
-	if r.err != nil {
-		var lapsed *lapsedError
-		if errors.As(r.err, &lapsed) {
-			return kafka.NoProducer, &lapsedError{lapsed.id, lapsed.was, lapsed.is, partition}
-		}
-		return kafka.NoProducer, &unfencedError{owner.TransactionalID, partition, r.err}
+	if lapsed := (*lapsedError)(nil); errors.As(r.err, &lapsed) {
+		return &lapsedError{lapsed.id, lapsed.was, lapsed.is, r.partition}
 	}
-	return r.as, nil
+	if r.err != nil {
+		return &unfencedError{r.owner.TransactionalID, r.partition, r.err}
+	}
+	return nil
 }
 
 // serve runs transactions until nobody waits. If ctx ends, those who wait are

@@ -63,6 +63,7 @@ func (f *flow) cfg() *topology.Flow { return f.settings.Load() }
 func (f *flow) arm(life string, living func(context.Context) (map[string]struct{}, error)) {
 	x := newFence(f.cfg(), life, f.target, newProducers(f.target))
 	x.load, x.living, x.allowed, x.journal, x.log = f.loader.get, living, f.lease, f.incidents, f.log
+	x.owning = func(ctx context.Context) (map[string]int, error) { return checkpoint.CountOwned(ctx, f.target) }
 	f.fence = x
 	f.ledger, f.recorder = checkpoint.NewLedgerWriter(x, f.log), checkpoint.NewRecorder(x, f.log)
 	f.takeover = &takeover{

@@ -60,7 +60,7 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 		return st, fmt.Errorf("read the end of %s/%d: %w", topic, partition, err)
 	}
 	_, persisted, _ := known.End()
-	if st.lost, err = verify(ctx, target, topic, partition, st.end, ledger, known); err != nil {
+	if st.lost, err = verify(ctx, target, topic, partition, start, st.end, ledger, known); err != nil {
 		return st, err
 	}
 	_, mapped, ok := known.End()
@@ -104,7 +104,7 @@ func complete(ledger *checkpoint.Ledger, known *checkpoint.Runs, b wire.Batch) e
 // verify cuts the map back to what the target still holds, and returns how many
 // target offsets that was: beyond its end, and where another batch stands now,
 // because the log lost its tail and has grown again.
-func verify(ctx context.Context, target partitionReader, topic string, partition int32, end int64, ledger *checkpoint.Ledger, known *checkpoint.Runs) (lost int64, err error) {
+func verify(ctx context.Context, target partitionReader, topic string, partition int32, start, end int64, ledger *checkpoint.Ledger, known *checkpoint.Runs) (lost int64, err error) {
 	_, was, ok := known.End()
 	if !ok {
 		return 0, nil
@@ -114,7 +114,7 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 	}
 	for {
 		source, mapped, some := nextOf(known)
-		if !some || mapped == 0 {
+		if !some || mapped <= start { // nothing, or retention took it
 			break
 		}
 		var at wire.Batch

@@ -83,7 +83,7 @@ func (t *tenure) Run(ctx context.Context) {
 			t.set(stateStarting, err.Error())
 			continue
 		}
-		if t.moved || time.Since(began) > time.Minute {
+		if raised := (*raisedError)(nil); t.moved || errors.As(err, &raised) || time.Since(began) > time.Minute {
 			retry.reset()
 		}
 		t.flow.chronicle(t.id, err)
@@ -187,7 +187,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 	f.retire(t.id.Topic, l)
 	f.counting.Unlock()
 	if fenced := (*fencedError)(nil); errors.As(err, &fenced) {
-		return f.fence.fail(err)
+		return f.fence.fail(&fencedError{f.fence.id, fenced.cause})
 	}
 	return err
 }
