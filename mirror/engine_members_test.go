@@ -3,6 +3,7 @@ package mirror_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -110,7 +111,8 @@ func (c citizen) Join(ctx context.Context, info []byte, run func(ctx context.Con
 			delete(c.lives, id)
 			c.order = slices.DeleteFunc(c.order, func(o string) bool { return o == id })
 		})
-		if own {
+		var lost interface{ Lost() bool }
+		if own && !(errors.As(err, &lost) && lost.Lost()) {
 			return err
 		}
 	}

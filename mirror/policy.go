@@ -110,8 +110,13 @@ func (t *tenure) tooLarge(ctx context.Context, target string, large *recordTooLa
 	in.Action = fmt.Sprintf("raised %s of %s to %d", maxMessageBytes, target, need)
 	f.incidents.Record(in)
 	t.log.Warn("the target topic's limit is raised for a large record", slog.Int64("offset", large.offset), slog.Int(maxMessageBytes, need))
-	return &waitError{fmt.Sprintf("the limit of target topic %s is raised to %d bytes for the record at source offset %d", target, need, large.offset)}
+	return &raisedError{fmt.Sprintf("the limit of target topic %s is raised to %d bytes for the record at source offset %d", target, need, large.offset)}
 }
+
+// raisedError ends an attempt whose obstacle was removed: the next one begins soon.
+type raisedError struct{ what string }
+
+func (e *raisedError) Error() string { return e.what }
 
 // raise raises the limit of a target topic.
 func (f *flow) raise(ctx context.Context, topic string, limit int) error {
@@ -138,12 +143,12 @@ func (f *flow) chronicle(id partitionID, err error) {
 	var doubt *doubtError
 	var buried *letterError
 	switch {
-	case unauthorized(err):
-		f.incidents.Record(about(id, KindAuthorization, err.Error(), "waits, and goes on by itself when the right is given back"))
-	case errors.As(err, &buried):
+	case errors.As(err, &buried) && tooLargeForTarget(err):
 		in := about(id, KindRecordTooLarge, err.Error(), "the partition is parked until the dead-letter topic takes it")
 		in.SourceOffset, in.Count = buried.offset, 1
 		f.incidents.Record(in)
+	case unauthorized(err):
+		f.incidents.Record(about(id, KindAuthorization, err.Error(), "waits, and goes on by itself when the right is given back"))
 	case errors.As(err, &batch):
 		in := about(id, KindCorruptBatch, err.Error(), "nothing of it is written; it is read again and again, for it may have been damaged on the way")
 		in.SourceOffset = batch.offset

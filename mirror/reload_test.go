@@ -134,8 +134,8 @@ func TestReloadRefused(t *testing.T) {
 // mirror the flow; nothing is written twice.
 func TestReloadOneByOne(t *testing.T) {
 	s := newSite(t, "orders", 4)
-	const before = "  - {from: east, to: west, heartbeats: false, fence: detect}\n"
-	const after = "  - {from: east, to: west, heartbeats: false, fence: detect, rename: [{from: orders, to: sales}]}\n"
+	const before = "  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders]}\n"
+	const after = "  - {from: east, to: west, heartbeats: false, fence: detect, topics: [orders], rename: [{from: orders, to: sales}]}\n"
 	town := newTown()
 	s.config = s.file(before)
 	dir := s.config.DataDir
