@@ -103,14 +103,15 @@ func (l *Log) writable(leaderEpoch int32) error {
 	return nil
 }
 
-// raise moves the high watermark; mu is held.
+// raise moves the high watermark; mu is held. The transactions go first, so that
+// whoever waited for a marker finds its transaction decided.
 func (l *Log) raise(offset, base, pos int64) {
-	l.high.set(offset, base, pos)
 	if len(l.producers.decided) > 0 {
 		l.producers.settle(offset)
 		l.unstable.Store(l.producers.firstUnstable())
 	}
 	l.unsafe.Store(len(l.producers.decided) > 0)
+	l.high.set(offset, base, pos)
 	l.wake()
 }
 

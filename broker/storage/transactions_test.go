@@ -349,6 +349,24 @@ func TestStableOffsetWaitsForDisk(t *testing.T) {
 	}
 }
 
+// TestDecidedOnceDurable: who waited for a marker finds its transaction decided.
+func TestDecidedOnceDurable(t *testing.T) {
+	f := newFaultFS()
+	f.lazy = true
+	s, l := newLog(t, func(o *storage.Options, _ *storage.LogConfig) { o.FS = f })
+	run(t, s)
+	for n := range int16(500) {
+		mustAppendVerified(t, l, transactional(t, 1, n, 0, 1))
+		at := mustMark(t, l, storage.Marker{ProducerID: 1, Epoch: n + 1, Commit: n%2 == 0, TransactionVersion: 2})
+		if err := l.WaitDurable(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		if stable := l.LastStableOffset(); stable != at+1 {
+			t.Fatalf("marker at %d is safe, last stable offset %d", at, stable)
+		}
+	}
+}
+
 // TestTruncatedMarker: a transaction whose marker is cut off is open again, and
 // one whose marker is left, but not safe, stays undecided.
 func TestTruncatedMarker(t *testing.T) {
