@@ -62,16 +62,7 @@ func (o offsetsLog) Append(ctx context.Context, partition int32, batches []coord
 		errs[i] = err
 		last = max(last, at)
 	}
-	if last < 0 {
-		return errs
-	}
-	if err := log.WaitDurable(ctx, last); err != nil {
-		for i := range errs {
-			if errs[i] == nil {
-				errs[i] = err
-			}
-		}
-	}
+	durable(ctx, log, last, errs)
 	return errs
 }
 

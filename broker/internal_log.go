@@ -19,20 +19,6 @@ type internalLog struct {
 	name string
 }
 
-// append writes records in batches of bounded size and waits until they are
-// durable. The topic is made if it is missing.
-func (l internalLog) append(ctx context.Context, partition int32, records []wire.Record) error {
-	log, epoch, err := l.open(ctx, partition)
-	if err != nil {
-		return err
-	}
-	last, err := l.write(log, epoch, records, wire.Plain(wire.CodecNone), storage.AppendOptions{})
-	if err != nil {
-		return err
-	}
-	return log.WaitDurable(ctx, last)
-}
-
 // open is the log of a partition and its leader epoch. The topic is made if it
 // is missing.
 func (l internalLog) open(ctx context.Context, partition int32) (*storage.Log, int32, error) {
@@ -63,6 +49,21 @@ func (l internalLog) write(log *storage.Log, epoch int32, records []wire.Record,
 		records = records[n:]
 	}
 	return last, nil
+}
+
+// durable waits until what was written up to last (-1: nothing) is durable. Why
+// it is not becomes the error of whatever has none yet.
+func durable(ctx context.Context, log *storage.Log, last int64, errs []error) {
+	if last < 0 {
+		return
+	}
+	if err := log.WaitDurable(ctx, last); err != nil {
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = err
+			}
+		}
+	}
 }
 
 // read calls fn for every record of a partition, with the batch that holds it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -51,9 +52,20 @@ type transactionLog struct{ node *Node }
 
 func (l transactionLog) topic() internalLog { return internalLog{l.node, transactionsTopic} }
 
-// Append writes records to __transaction_state, which is made if it is missing.
-func (l transactionLog) Append(ctx context.Context, partition int32, records []wire.Record) error {
-	return l.topic().append(ctx, partition, records)
+// Append writes records to __transaction_state, which is made if it is missing,
+// and waits once, until all are durable.
+func (l transactionLog) Append(ctx context.Context, partition int32, records []wire.Record) []error {
+	log, epoch, err := l.topic().open(ctx, partition)
+	if err != nil {
+		return slices.Repeat([]error{err}, len(records))
+	}
+	errs, last := make([]error, len(records)), int64(-1)
+	for i := range records {
+		at, err := l.topic().write(log, epoch, records[i:i+1], wire.Plain(wire.CodecNone), storage.AppendOptions{})
+		errs[i], last = err, max(last, at)
+	}
+	durable(ctx, log, last, errs)
+	return errs
 }
 
 // Read calls fn for every record of a partition.

@@ -20,7 +20,7 @@ func DefaultTransactionSettings() TransactionSettings {
 		Expiration:      7 * 24 * time.Hour,
 		ExpirationCheck: time.Hour,
 		MaxIDs:          100_000,
-		MaxPartitions:   200_000,
+		MaxPartitions:   50_000,
 		TotalPartitions: 2_000_000,
 	}
 }

@@ -18,9 +18,11 @@ import (
 // TransactionLog is what Transactions asks of the broker. All methods are called
 // concurrently; Append and Read never for one partition at the same time.
 type TransactionLog interface {
-	// Append writes records to a partition of __transaction_state, in order, and
-	// returns when they are durable. Records are not used after it returns.
-	Append(ctx context.Context, partition int32, records []wire.Record) error
+	// Append writes records to a partition of __transaction_state, in order, each
+	// for itself, and returns when those that could be written are durable. errs
+	// is nil, or has an entry for each record. Records are not used after it
+	// returns.
+	Append(ctx context.Context, partition int32, records []wire.Record) (errs []error)
 	// Read calls fn for every record of a partition of __transaction_state, in
 	// order; no records when the topic does not exist yet. fn keeps nothing of
 	// the record.
@@ -91,9 +93,9 @@ type txnEntry struct {
 }
 
 type txnQueued struct {
-	entry   *txnEntry
-	id      uint64
-	records []wire.Record
+	entry  *txnEntry
+	id     uint64
+	record wire.Record
 }
 
 // marking is a Mark of one id.
@@ -240,7 +242,7 @@ func (c *Transactions) apply(s *txnShard, e *txnEntry, effects []Effect) {
 				ch <- effect.Result
 			}
 		case Append:
-			s.queue = append(s.queue, txnQueued{e, effect.ID, effect.Records})
+			s.queue = append(s.queue, txnQueued{e, effect.ID, effect.Records[0]})
 			c.busy(s)
 		case Mark:
 			s.marks = append(s.marks, marking{s, e, effect})
@@ -283,15 +285,18 @@ func (c *Transactions) drain(ctx context.Context, s *txnShard, started *sync.Wai
 		if len(batch) == 0 {
 			return
 		}
-		err := c.log.Append(ctx, s.partition, records)
-		if err != nil && ctx.Err() == nil {
-			c.logger.Error("transaction records not written", slog.Int("partition", int(s.partition)), slog.Int("records", len(records)), slog.Any("error", err))
-		}
-		code := appendCode(err)
+		errs := c.log.Append(ctx, s.partition, records)
 		now := time.Now()
 		s.mu.Lock()
-		for _, q := range batch {
-			c.apply(s, q.entry, q.entry.txn.Appended(q.id, code, now))
+		for i, q := range batch {
+			var err error
+			if errs != nil {
+				err = errs[i]
+			}
+			if err != nil && ctx.Err() == nil {
+				c.logger.Error("transaction not written", slog.Int("partition", int(s.partition)), slog.String("transactional_id", q.entry.txn.ID()), slog.Any("error", err))
+			}
+			c.apply(s, q.entry, q.entry.txn.Appended(q.id, stateCode(err), now))
 		}
 		s.mu.Unlock()
 	}
@@ -306,13 +311,11 @@ func (s *txnShard) next() (marks []marking, batch []txnQueued, records []wire.Re
 	size := 0
 	for len(s.queue) > 0 {
 		q := s.queue[0]
-		for _, r := range q.records {
-			size += len(r.Key) + len(r.Value) + 32
-		}
+		size += len(q.record.Key) + len(q.record.Value) + 32
 		if len(batch) > 0 && size > batchBytes {
 			break
 		}
-		batch, records = append(batch, q), append(records, q.records...)
+		batch, records = append(batch, q), append(records, q.record)
 		s.queue[0] = txnQueued{}
 		s.queue = s.queue[1:]
 	}
@@ -414,6 +417,16 @@ func (c *Transactions) wait(ctx context.Context, s *txnShard, e *txnEntry, fn fu
 		delete(s.waiting, ticket)
 		s.mu.Unlock()
 		return txnCode(kerr.CoordinatorNotAvailable.Code)
+	}
+}
+
+// stateCode is what a state that could not be written is to a client.
+func stateCode(err error) int16 {
+	switch code := appendCode(err); code {
+	case kerr.MessageTooLarge.Code, kerr.RecordListTooLarge.Code: // more partitions than a record has room for
+		return kerr.UnknownServerError.Code
+	default:
+		return code
 	}
 }
 

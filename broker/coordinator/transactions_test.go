@@ -29,17 +29,20 @@ type memTxnLog struct {
 	err     error
 }
 
-func (l *memTxnLog) Append(ctx context.Context, partition int32, records []wire.Record) error {
+func (l *memTxnLog) Append(ctx context.Context, partition int32, records []wire.Record) []error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
-		return l.err
+		return slices.Repeat([]error{l.err}, len(records))
 	}
 	if l.records == nil {
 		l.records = make(map[int32][]wire.Record)
 	}
 	l.records[partition] = append(l.records[partition], records...)
-	return ctx.Err()
+	if ctx.Err() != nil {
+		return slices.Repeat([]error{ctx.Err()}, len(records))
+	}
+	return nil
 }
 
 func (l *memTxnLog) Read(_ context.Context, partition int32, fn func(wire.Record) error) error {
