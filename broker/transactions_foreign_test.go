@@ -37,10 +37,16 @@ func foreign(t *testing.T, node *broker.Node, program string, args ...string) st
 	return string(out)
 }
 
-func TestJavaTransactions(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a Java machine")
+// onlyThorough skips what takes long: make test runs it.
+func onlyThorough(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KMIRROR_ROUNDS") == "" {
+		t.Skip("KMIRROR_ROUNDS is not set")
 	}
+}
+
+func TestJavaTransactions(t *testing.T) {
+	onlyThorough(t)
 	jars := foreignPart(t, "kafka")
 	java, err := exec.LookPath("java")
 	if err != nil {
@@ -50,5 +56,6 @@ func TestJavaTransactions(t *testing.T) {
 }
 
 func TestLibrdkafkaTransactions(t *testing.T) {
+	onlyThorough(t)
 	foreign(t, start(t), foreignPart(t, "clients"), filepath.Join("testdata", "transactions.py"))
 }
