@@ -79,6 +79,7 @@ clusters:
 		name string
 		tell func(*troubles)
 	}{
+		{"before other configs", (*troubles).drift},
 		{"a record too large: raise", (*troubles).tooLargeRaise},
 		{"a record too large: park", (*troubles).tooLargePark},
 		{"a record too large: dead letter", (*troubles).tooLargeLetter},
@@ -210,6 +211,7 @@ func (x *troubles) tooLargePark() {
 	}
 	// The operator raises the limit, and it goes on.
 	x.alter("west", "east."+h.topic, "max.message.bytes=4000000")
+	x.mirror.mustKmirror("resume", "east->west", h.topic)
 	x.whole(h)
 	if got := x.larges("west", "east."+h.topic); len(got) != 1 {
 		x.t.Errorf("%d large records in the target, want one", len(got))
@@ -395,12 +397,20 @@ func (x *troubles) config(cluster, topic, key string) string {
 	return ""
 }
 
+// drift makes the two topics whose configs will be changed at the target. To be
+// somebody's doing, a difference must come after both sides once agreed: hence
+// it is the first of all troubles.
+func (x *troubles) drift() {
+	x.begin("drift", 10, "retention.ms=86400000")
+	x.begin("drift-report", 10, "retention.ms=86400000")
+}
+
 func (x *troubles) driftRepair() {
-	h := x.begin("drift", 10, "retention.ms=86400000")
-	x.alter("west", "east."+h.topic, "retention.ms=7200000")
-	x.mirror.incident("config-drift", h.topic)
+	topic := x.topic("drift")
+	x.alter("west", "east."+topic, "retention.ms=7200000")
+	x.mirror.incident("config-drift", topic)
 	eventually(x.t, 30*time.Second, "the source's retention at the target", func() error {
-		if got := x.config("west", "east."+h.topic, "retention.ms"); got != "86400000" {
+		if got := x.config("west", "east."+topic, "retention.ms"); got != "86400000" {
 			return fmt.Errorf("%s", got)
 		}
 		return nil
@@ -408,10 +418,10 @@ func (x *troubles) driftRepair() {
 }
 
 func (x *troubles) driftReport() {
-	h := x.begin("drift-report", 10, "retention.ms=86400000")
-	x.alter("west", "east."+h.topic, "retention.ms=7200000")
-	x.mirror.incident("config-drift", h.topic)
-	if got := x.config("west", "east."+h.topic, "retention.ms"); got != "7200000" {
+	topic := x.topic("drift-report")
+	x.alter("west", "east."+topic, "retention.ms=7200000")
+	x.mirror.incident("config-drift", topic)
+	if got := x.config("west", "east."+topic, "retention.ms"); got != "7200000" {
 		x.t.Errorf("retention.ms at the target is %s: only to be reported, and repaired all the same", got)
 	}
 }
@@ -557,6 +567,9 @@ func (x *troubles) unclean() {
 		x.write("west", h, 100)
 		x.mirrored("west", h.topic, "south", "west."+h.topic)
 	}
+	// The mirror must not see the new leader before it has written: then only the
+	// epochs of leaders tell that the log is another one.
+	x.owner.pause()
 	leader.kill()
 	x.c.start(behind)
 	x.c.up(behind)
@@ -575,6 +588,7 @@ func (x *troubles) unclean() {
 	x.write("west", after, 30)
 	x.write("west", afterContinue, 150)
 	x.write("east", into, 50)
+	x.owner.resume()
 	x.c.start(leader)
 
 	if in := x.mirror.incident("target-truncated", into.topic); in.TargetOffset != 200 && in.TargetOffset != 201 {
