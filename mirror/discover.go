@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
@@ -25,7 +26,8 @@ const (
 // world is what one look at both clusters of a flow showed. Immutable.
 type world struct {
 	sourceID, targetID string
-	brokers            int // of the target
+	brokers            int          // of the target
+	ledger             *kafka.Topic // the offset map's topic on the target; nil: not there
 	topics             []*topicPair
 	byName             map[string]*topicPair // by source name
 }
@@ -42,7 +44,7 @@ type topicPair struct {
 func look(flow *topology.Flow, source, target *kafka.Metadata) *world {
 	w := &world{
 		sourceID: source.ClusterID, targetID: target.ClusterID,
-		brokers: len(target.Brokers), byName: map[string]*topicPair{},
+		brokers: len(target.Brokers), byName: map[string]*topicPair{}, ledger: target.Topics[checkpoint.MapTopic],
 	}
 	for name, topic := range source.Topics {
 		if topic.Internal || !flow.Selects(name) {
@@ -87,6 +89,14 @@ func (p *topicPair) partition(n int32) (source, target kafka.Partition, err erro
 		return source, target, &waitError{fmt.Sprintf("target partition %s/%d has no leader", p.targetName, n)}
 	}
 	return source, target, nil
+}
+
+// ledgerEpoch is the leader epoch of a partition of the offset map's topic; -1 unknown.
+func (w *world) ledgerEpoch(mapPartition int32) int32 {
+	if w == nil || w.ledger == nil || int(mapPartition) >= len(w.ledger.Partitions) || w.ledger.Partitions[mapPartition].Leader < 0 {
+		return -1
+	}
+	return w.ledger.Partitions[mapPartition].LeaderEpoch
 }
 
 // waitError is a state of the world that may pass.

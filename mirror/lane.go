@@ -51,6 +51,7 @@ type lane struct {
 	bytes        int64               // of the queue
 	fetch        int64               // the source offset to ask for next
 	nextSource   int64               // the offset that the next sequence carries without a new step
+	steps        []checkpoint.Step   // see landmarks
 	nextSequence int32               // below 2^31: see lastSequence
 	gates        uint64              // gates given out
 	opened       uint64              // gates opened: the ledger is written up to here
@@ -101,6 +102,7 @@ func newLane(key checkpoint.Key, target string, targetID [16]byte, producer int6
 		fetch: from.source, nextSource: from.source, acked: from.source, targetEnd: from.targetEnd,
 		faults: make(chan error, 1), events: make(chan struct{}, 1),
 		probing: true, sourceEnd: -1,
+		steps: []checkpoint.Step{{Source: from.source}},
 		stats: newLaneStats(),
 	}
 }
@@ -202,6 +204,7 @@ func (l *lane) take(asked int64, c climbed, s *slab, sourceEnd int64) (steps []c
 		l.bytes += int64(size)
 		l.queue.push(e)
 	}
+	l.mark(steps)
 	l.fetch = c.next
 	if len(steps) > 0 || len(c.letters) > 0 {
 		if l.gates == l.opened {

@@ -84,6 +84,7 @@ func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 		l.runs = nil
 	}
 	l.targetEnd = at
+	l.passBy(e.sequence)
 	l.stats.records += uint64(e.count)
 	l.stats.bytes += uint64(e.batch.Size())
 	l.stats.modes[modeReason{e.mode, e.reason}] += uint64(e.sources)

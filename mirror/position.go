@@ -34,6 +34,54 @@ type standing struct {
 	doubled []checkpoint.Run // what was in the target already when it was appended; none normally
 
 	unmapped bool // the map as it was persisted does not reach last
+
+	gap   int64 // target offsets of ours behind others of ours that are gone; 0 normally
+	gapAt int64 // where these others stood
+}
+
+// sequences finds the place where a log lost batches of ours in its midst: an
+// unclean election took the log's end, and a live producer's next batches were
+// taken all the same by a leader that knew nothing of it. Compaction takes batches
+// too, but leaves a hole in the offsets.
+type sequences struct {
+	next  int64 // the offset that follows without a hole
+	some  bool  // a batch was seen
+	ours  bool  // one of ours was
+	holes int
+	epoch map[checkpoint.Producer]*unbroken
+}
+
+type unbroken struct {
+	last   int32 // sequence
+	holes  int   // that there were then
+	broken bool
+}
+
+// pass takes the next batch of the log, whoever wrote it.
+func (s *sequences) pass(b wire.Batch) {
+	if s.some && b.BaseOffset() > s.next {
+		s.holes++
+	}
+	s.next, s.some = b.LastOffset()+1, true
+}
+
+// follows takes a batch of ours that was passed, and says whether nothing of its
+// epoch is missing before it. Of the first one of ours that is seen, nobody can say.
+func (s *sequences) follows(b wire.Batch) bool {
+	if s.epoch == nil {
+		s.epoch = map[checkpoint.Producer]*unbroken{}
+	}
+	who := checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}
+	e := s.epoch[who]
+	switch {
+	case e == nil:
+		e = &unbroken{broken: s.ours && b.BaseSequence() != 0 && s.holes == 0}
+		s.epoch[who] = e
+	case b.BaseSequence() != e.last+1 && s.holes == e.holes:
+		e.broken = true
+	}
+	e.last, e.holes, s.ours = b.LastSequence(), s.holes, true
+	return !e.broken
 }
 
 // stand reads where a target partition stands: the map as it is persisted,
@@ -69,21 +117,30 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 		from = max(from, mapped-1) // the last batch of ours is wanted for the seam
 	}
 	begun := map[checkpoint.Producer]bool{} // epochs that took the map back to their beginning
+	var order sequences
 	err = scan(ctx, target, topic, partition, from, st.end, nil, func(b wire.Batch) error {
+		order.pass(b)
 		runs, err := ledger.Runs(b)
 		if err != nil || len(runs) == 0 {
 			return err
 		}
+		if !order.follows(b) { // what stood before it is gone: it is mirrored again, and this with it
+			if st.gap == 0 {
+				_, st.gapAt, _ = known.End()
+			}
+			st.gap += runs[len(runs)-1].Target + runs[len(runs)-1].Count - b.BaseOffset()
+			return nil
+		}
 		st.last, st.carries = append(st.last[:0], b...), runs
 		st.unmapped = b.LastOffset() >= min(mapped, persisted)
 		err = complete(ledger, known, b)
-		order := (*checkpoint.OrderError)(nil)
-		if !errors.As(err, &order) {
+		back := (*checkpoint.OrderError)(nil)
+		if !errors.As(err, &back) {
 			return err
 		}
 		who := checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}
 		if b.BaseSequence() != 0 || begun[who] {
-			st.doubled = append(st.doubled, order.Run)
+			st.doubled = append(st.doubled, back.Run)
 			return nil
 		}
 		begun[who] = true

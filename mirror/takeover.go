@@ -52,6 +52,8 @@ type witness struct {
 	admitted  bool  // the dead were ended since the partition was assigned
 	targetEnd int64 // after the last record that the target acknowledged; 0 unknown
 	former    []ended
+	sourceCut int64 // where the source's log was cut off, if cut
+	cut       bool
 }
 
 // beginning is what an attempt goes on with.
@@ -193,7 +195,7 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 	if known == newTarget {
 		st.lost = 0
 	}
-	if st.lost > 0 {
+	if st.lost > 0 || st.gap > 0 {
 		if err := t.lostTail(ctx, id, pair, st, seen); err != nil {
 			return from, err
 		}
@@ -223,13 +225,17 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 	if err != nil {
 		return from, fmt.Errorf("read the start of %s/%d: %w", id.Topic, id.Partition, err)
 	}
+	if seen.cut && seen.sourceCut < next {
+		end = min(end, seen.sourceCut)
+	}
 	switch {
 	case next > end:
-		in := about(id, KindSourceTruncated, fmt.Sprintf("source %s/%d ends at %d and %d is already mirrored: the source lost records, or is another topic of the same name", id.Topic, id.Partition, end, next), "")
+		in := about(id, KindSourceTruncated, fmt.Sprintf("source %s/%d was cut off at %d and %d is already mirrored: the source lost records in an unclean election, or is another topic of the same name", id.Topic, id.Partition, end, next), "")
 		in.SourceOffset, in.TargetOffset, in.Count = end, st.end, next-end
 		if err := t.decide(id, t.policies(id).SourceTruncated == topology.LossContinue, in); err != nil {
 			return from, err
 		}
+		seen.cut = false
 		loaded.Runs.CutSource(end)
 		return origin{source: end, targetEnd: st.end}, nil
 	case next < start && mirrored:
@@ -285,6 +291,11 @@ func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, lo
 func (t *takeover) lostTail(ctx context.Context, id partitionID, pair *topicPair, st standing, seen *witness) error {
 	in := about(id, KindTargetTruncated, fmt.Sprintf("target %s/%d ends at %d and had acknowledged %d offsets more: an unclean election there", pair.targetName, id.Partition, st.end, st.lost), "mirrors what is gone again")
 	in.TargetOffset, in.Count = st.end, st.lost
+	if st.gap > 0 {
+		in.Detail = fmt.Sprintf("target %s/%d lost records at offset %d that it had acknowledged, and took later ones all the same: an unclean election there", pair.targetName, id.Partition, st.gapAt)
+		in.Action = fmt.Sprintf("mirrors what is gone again, and %d offsets that stand behind the gap a second time", st.gap)
+		in.TargetOffset, in.Count = st.gapAt, -1
+	}
 	remirror := t.policies(id).TargetTruncated == topology.TargetLostRemirror
 	if !remirror {
 		in.Action = ""
