@@ -153,6 +153,9 @@ func next(s int32) int32 { return int32((int64(s) + 1) & math.MaxInt32) }
 
 // checkMarker decides whether m may be written.
 func (ps *producers) checkMarker(m Marker, where Partition) *Error {
+	if m.ProducerID < 0 || m.Epoch < 0 {
+		return refuse(kerr.InvalidRecord, "marker for producer %d epoch %d on %s: there is none", m.ProducerID, m.Epoch, where)
+	}
 	p := ps.byID[m.ProducerID]
 	if p == nil {
 		return nil

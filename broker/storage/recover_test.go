@@ -310,6 +310,9 @@ func FuzzRecover(f *testing.F) {
 	f.Add(append(append([]byte{}, first...), second...), uint16(0), byte(0), true)
 	f.Add(append(append([]byte{}, first...), second...), uint16(len(first)+8), byte(0x40), false)
 	f.Add([]byte("\x00\x00\x00\x00\x00\x00\x00\x00\x7f\xff\xff\xff"), uint16(0), byte(0), true)
+	for name := range goldenPartitions { // with transactions
+		f.Add(mustReadFile(f, goldenDir(name), firstLog[len("orders-0/"):]), uint16(0), byte(0), false)
+	}
 	lazy := newFaultFS()
 	lazy.lazy = true
 	f.Fuzz(func(t *testing.T, content []byte, at uint16, flip byte, clean bool) {
@@ -335,11 +338,20 @@ func FuzzRecover(f *testing.F) {
 			}
 		}
 		s, err = storage.Open(o)
+		if err != nil && clean {
+			return // without its producers there is no log
+		}
 		if err != nil {
 			t.Fatalf("open: %v", err)
 		}
 		l := s.Log("orders", 0)
 		end := l.End()
+		if stable := l.LastStableOffset(); stable < l.Start() || stable > end {
+			t.Fatalf("last stable offset %d of %d to %d", stable, l.Start(), end)
+		}
+		if _, err := l.AbortedTransactions(l.Start(), end); err != nil {
+			t.Fatalf("aborted transactions: %v", err)
+		}
 		if !clean {
 			if _, err := tryWalk(l); err != nil {
 				t.Fatalf("a recovered log cannot be read: %v", err)

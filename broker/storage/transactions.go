@@ -24,42 +24,6 @@ type Guard struct{ number uint64 }
 // (see Marker.TransactionVersion), TRANSACTION_COORDINATOR_FENCED for a
 // coordinator epoch below the last one's.
 func (l *Log) AppendMarker(m Marker, leaderEpoch int32) (offset int64, err error) {
-	return l.appendMarker(m, leaderEpoch)
-}
-
-// BeginVerification precedes asking the transaction coordinator whether the
-// partition belongs to a transaction of the producer. needed is false when it is
-// known here to be ongoing in that epoch: there is nothing to ask. Otherwise the
-// Guard goes into AppendOptions.Verified after the coordinator said yes; the
-// append is refused if the transaction ended meanwhile. sequence is the batch's
-// first; bumps says that the producer speaks transaction version 2.
-//
-// An epoch below the producer's is INVALID_PRODUCER_EPOCH (*Error).
-func (l *Log) BeginVerification(producerID int64, epoch int16, sequence int32, bumps bool) (g Guard, needed bool, err error) {
-	return l.beginVerification(producerID, epoch, sequence, bumps)
-}
-
-// Ongoing says whether a transaction of the producer is open here, in which
-// epoch, and where it began.
-func (l *Log) Ongoing(producerID int64) (epoch int16, firstOffset int64, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := l.producers.byID[producerID]
-	if p == nil || p.transactionFirst < 0 {
-		return -1, -1, false
-	}
-	return p.epoch, p.transactionFirst, true
-}
-
-// LastStableOffset is the offset below which every transaction is decided and
-// its marker safe; never above the high watermark. It is the end of what
-// read_committed sees.
-func (l *Log) LastStableOffset() int64 {
-	high := l.high.offset.Load() // before the look at transactions: none begins below it any more
-	return max(min(high, l.unstable.Load()), l.start.Load())
-}
-
-func (l *Log) appendMarker(m Marker, leaderEpoch int32) (offset int64, err error) {
 	cfg := l.config.Load()
 	now := l.store.o.Now().UnixMilli()
 	b, err := m.encode(now)
@@ -88,7 +52,15 @@ func (l *Log) appendMarker(m Marker, leaderEpoch int32) (offset int64, err error
 	return b.BaseOffset(), nil
 }
 
-func (l *Log) beginVerification(producerID int64, epoch int16, sequence int32, bumps bool) (Guard, bool, error) {
+// BeginVerification precedes asking the transaction coordinator whether the
+// partition belongs to a transaction of the producer. needed is false when it is
+// known here to be ongoing in that epoch: there is nothing to ask. Otherwise the
+// Guard goes into AppendOptions.Verified after the coordinator said yes; the
+// append is refused if the transaction ended meanwhile. sequence is the batch's
+// first; bumps says that the producer speaks transaction version 2.
+//
+// An epoch below the producer's is INVALID_PRODUCER_EPOCH (*Error).
+func (l *Log) BeginVerification(producerID int64, epoch int16, sequence int32, bumps bool) (g Guard, needed bool, err error) {
 	now := l.store.o.Now().UnixMilli()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,4 +69,24 @@ func (l *Log) beginVerification(producerID int64, epoch int16, sequence int32, b
 		return g, false, refusal
 	}
 	return g, needed, nil
+}
+
+// Ongoing says whether a transaction of the producer is open here, in which
+// epoch, and where it began.
+func (l *Log) Ongoing(producerID int64) (epoch int16, firstOffset int64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.producers.byID[producerID]
+	if p == nil || p.transactionFirst < 0 {
+		return -1, -1, false
+	}
+	return p.epoch, p.transactionFirst, true
+}
+
+// LastStableOffset is the offset below which every transaction is decided and
+// its marker safe; never above the high watermark. It is the end of what
+// read_committed sees.
+func (l *Log) LastStableOffset() int64 {
+	high := l.high.offset.Load() // before the look at transactions: none begins below it any more
+	return max(min(high, l.unstable.Load()), l.start.Load())
 }

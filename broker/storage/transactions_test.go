@@ -282,6 +282,10 @@ func TestCoordinatorsOwnBatches(t *testing.T) {
 	wantCode(t, err, kerr.InvalidRecord)
 	_, err = s.l.AppendMarker(storage.Marker{ProducerID: 1, Epoch: 2}, -1)
 	wantCode(t, err, kerr.FencedLeaderEpoch)
+	for _, nobody := range []storage.Marker{{ProducerID: -1}, {ProducerID: 2, Epoch: -1}} {
+		_, err = s.l.AppendMarker(nobody, 0)
+		wantCode(t, err, kerr.InvalidRecord)
+	}
 }
 
 // TestMarkerBytes holds a marker against the bytes that Kafka 4.1.1 writes.
