@@ -144,10 +144,11 @@ func (a *app) followIncidents(ctx context.Context, client *console.Client, q con
 			return nil
 		}
 		news, err := a.askIncidents(ctx, client, q)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end that was asked for
+		}
 		var away *console.UnreachableError
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case errors.As(err, &away):
 			if !lost {
 				fmt.Fprintln(a.err, "kmirror: the daemon does not answer; waiting for it")

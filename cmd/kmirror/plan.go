@@ -191,14 +191,14 @@ func (a *app) showPlan(r planResult, all bool) error {
 			fmt.Fprintf(a.out, "  %s\n", clean(f.Error))
 			continue
 		}
-		line := "mirrors " + plural(f.Topics, "topic")
+		fmt.Fprintf(a.out, "  mirrors %s", plural(f.Topics, "topic"))
 		if f.Paused > 0 {
-			line += fmt.Sprintf(", %d of them paused by the file", f.Paused)
+			fmt.Fprintf(a.out, ", %d of them paused by the file", f.Paused)
 		}
 		for _, reason := range slices.Sorted(maps.Keys(f.LeftOut)) {
-			line += fmt.Sprintf("; leaves out %d: %s", f.LeftOut[reason], reason)
+			fmt.Fprintf(a.out, "; leaves out %d: %s", f.LeftOut[reason], reason)
 		}
-		fmt.Fprintf(a.out, "  %s\n", line)
+		fmt.Fprintln(a.out)
 		for _, part := range []struct {
 			title, last string
 			topics      []plannedTopic

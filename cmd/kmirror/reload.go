@@ -44,8 +44,7 @@ func (a *app) daemonClient() (*console.Client, error) {
 	if err == nil {
 		return console.NewClient(consoleAddress(cfg)), nil
 	}
-	var faults topology.Faults
-	if !errors.As(err, &faults) {
+	if _, faulty := errors.AsType[topology.Faults](err); !faulty {
 		return nil, err
 	}
 	if address := roughAddress(a.config); address != "" {

@@ -175,7 +175,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, into any) bool {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(into)
-	if err == nil && decoder.Decode(&struct{}{}) != io.EOF { //nolint:errorlint // the decoder returns it as it is
+	if err == nil && decoder.Decode(&struct{}{}) != io.EOF {
 		err = errors.New("something stands behind the value")
 	}
 	if err != nil {

@@ -31,7 +31,7 @@ func (h *helm) Pause(_ context.Context, flow, topic string) error {
 }
 
 func (h *helm) Resume(_ context.Context, flow, topic string, o mirror.ResumeOptions) error {
-	h.did = append(h.did, "resume "+flow+" "+topic+" "+string(rune('0'+o.Partition))+" "+o.Accept)
+	h.did = append(h.did, "resume "+flow+" "+topic+" "+string('0'+o.Partition)+" "+o.Accept)
 	return h.err
 }
 

@@ -16,8 +16,8 @@ const maxIncidentRows = 15
 type incidentsView struct {
 	Count  string // of all that are kept and of those of the last day, in words
 	Recent string // of the last day, in words; empty: none
-	Rows  []incidentView
-	More  string
+	Rows   []incidentView
+	More   string
 }
 
 type incidentView struct {
