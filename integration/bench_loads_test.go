@@ -36,13 +36,13 @@ func (c *contest) program() []step {
 	// The figures are bytes before compression; lz4 leaves eight tenths of them.
 	all := []step{
 		load(bench.Workload{Name: "lz4", Codec: wire.CodecLZ4, RecordSize: 1024, BatchSize: 64 << 10, Partitions: 4}, gb/.8),
+		{"latency-1000", func() { c.pulses("latency-1000", 1000, 1) }},
+		load(bench.Workload{Name: "one-record", Codec: wire.CodecNone, RecordSize: 1024, Partitions: 4}, gb/4),
 		load(bench.Workload{Name: "uncompressed", Codec: wire.CodecNone, RecordSize: 1024, BatchSize: 64 << 10, Partitions: 4}, gb/2),
 		load(bench.Workload{Name: "zstd", Codec: wire.CodecZstd, RecordSize: 1024, BatchSize: 64 << 10, Partitions: 4}, gb/2),
-		load(bench.Workload{Name: "one-record", Codec: wire.CodecNone, RecordSize: 1024, Partitions: 4}, gb/4),
 		load(bench.Workload{Name: "1MB-records", Codec: wire.CodecNone, RecordSize: 1_000_000, Partitions: 4}, gb/2),
 		load(bench.Workload{Name: compacted, Codec: wire.CodecLZ4, RecordSize: 1024, BatchSize: 64 << 10, Partitions: 4, Keys: 1}, gb/2),
 		{"1000-partitions", func() { c.pulses("1000-partitions", 1000, 1000) }},
-		{"latency-1000", func() { c.pulses("latency-1000", 1000, 1) }},
 		{"latency-10000", func() { c.pulses("latency-10000", 10_000, 1) }},
 		{"takeover", c.takeovers},
 		{"10000-idle", c.idle},

@@ -30,10 +30,10 @@ import (
 // copy is wrong or does not come about.
 //
 //	BENCH_WORKLOADS  what to run, by name, with commas (default: all)
-//	BENCH_GB         the size of the largest load; the others follow (default 1)
-//	BENCH_ROUNDS     how often kmirror and the relay carry each load, for their median (default 3)
+//	BENCH_GB         the size of the largest load; the others follow (default 1; quick 0.2)
+//	BENCH_ROUNDS     how often kmirror and the relay carry each load, for their median (default 3; quick 1)
 //	BENCH_PEERS      which MirrorMaker 2 runs beside kmirror: all (default), tuned or none
-//	BENCH_QUICK=1    a fifth of all sizes, one round, and MirrorMaker 2 as it comes with two workloads only
+//	BENCH_QUICK=1    smaller and shorter, and MirrorMaker 2 as it comes with two workloads only
 //	BENCH_PORT       the first of 40 ports to use (default: any that are free)
 //	BENCH_TIME       when this has passed, what is left is left out (default 25m)
 //	BENCH_OUT        a directory for the table and the profiles (default: none is kept)
@@ -79,11 +79,12 @@ func newContest(t *testing.T) *contest {
 	w := newWorld(t)
 	c := &contest{world: w, client: map[string]*kafka.Cluster{}, broker: map[string]*process{}, reader: bench.NewReader(), began: time.Now()}
 	c.quick = os.Getenv("BENCH_QUICK") != ""
-	c.gigabytes = number(t, "BENCH_GB", 1)
-	c.rounds = int(number(t, "BENCH_ROUNDS", 3))
+	rounds, gigabytes := 3., 1.
 	if c.quick {
-		c.gigabytes, c.rounds = c.gigabytes/5, 1
+		rounds, gigabytes = 1, .2
 	}
+	c.rounds = max(1, int(number(t, "BENCH_ROUNDS", rounds)))
+	c.gigabytes = number(t, "BENCH_GB", gigabytes)
 	if c.peers = environment("BENCH_PEERS", "all"); !slices.Contains([]string{"all", "tuned", "none"}, c.peers) {
 		t.Fatalf("BENCH_PEERS is %q: it is all, tuned or none", c.peers)
 	}
@@ -176,7 +177,8 @@ func (c *contest) note(format string, args ...any) {
 // do is a result, not our failure.
 func (c *contest) failed(workload, who string, err error) {
 	if who == tuned || who == untuned {
-		c.note("%s, %s: %v", workload, who, err)
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		c.note("%s, %s: %s", workload, who, first)
 	} else {
 		c.t.Errorf("%s, %s: %v", workload, who, err)
 	}

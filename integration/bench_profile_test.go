@@ -42,7 +42,7 @@ func kinds() []struct{ kind, frame string } {
 		{"writes to sockets (the kernel's copy, and what TCP does with it)", "internal/poll.(*FD).Write"},
 		{"writes to sockets (the kernel's copy, and what TCP does with it)", "internal/poll.(*FD).Writev"},
 		{"reads from sockets (the kernel's copy)", "internal/poll.(*FD).Read"},
-		{"reads from sockets (the kernel's copy)", "kmirror/internal/wire.readv"},
+		{"reads from sockets (the kernel's copy)", "internal/poll.(*FD).RawRead"},
 		{"checksums", "hash/crc32."},
 		{"compression", "github.com/klauspost/compress"},
 		{"compression", "github.com/pierrec/lz4"},
