@@ -28,7 +28,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		begun := time.Now()
 		config, err := topology.Parse("mirror.yaml", data, env)
-		if took := time.Since(begun); took > 5*time.Second {
+		if took := time.Since(begun); took > 30*time.Second { // under a second of work, on a machine that may have other things to do
 			t.Errorf("took %v", took)
 		}
 		if (config == nil) == (err == nil) {
