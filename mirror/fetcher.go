@@ -31,6 +31,7 @@ type fetching struct {
 	asked       int64 // the offset that the session knows
 	most        int32 // bytes in one response at least, where a batch was larger than what was asked for
 	pausedUntil time.Time
+	short       bool // the last response did not bring all there is
 	guest       bool // has caught up, and waits for the other feed's long poll to end
 }
 
@@ -202,7 +203,7 @@ func (f *feed) move(x *fetching, quiet bool) {
 		to = f.backlog
 	}
 	f.session.forget(x)
-	x.guest = false
+	x.guest, x.short = false, false
 	if _, ok := f.roster.leave(x.lane); !ok {
 		return // it was removed
 	}

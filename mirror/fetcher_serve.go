@@ -341,9 +341,10 @@ func (f *feed) place(x *fetching, caughtUp bool, size int) {
 		x.guest = true
 		f.guests = append(f.guests, x)
 		f.roster.offer(x)
-	case !f.far && !caughtUp && size >= fetchLive/2:
+	case !f.far && !caughtUp && (size >= fetchLive/2 || size > 0 && x.short):
 		f.move(x, false)
 	case size > 0:
+		x.short = !caughtUp
 		f.roster.offer(x)
 	}
 }
