@@ -140,6 +140,15 @@ func (t *tenure) set(state, why string) bool {
 	return news
 }
 
+// starting says what a partition that has not begun yet does.
+func (t *tenure) starting(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state == stateStarting {
+		t.why = what
+	}
+}
+
 // attempt takes the partition over and mirrors. It returns the fault, or ctx's error.
 func (t *tenure) attempt(ctx context.Context) error {
 	f := t.flow
@@ -159,6 +168,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 	}
 	key := checkpoint.Key{Flow: t.id.Flow, Topic: t.id.Topic, TopicID: pair.source.ID, Partition: t.id.Partition}
 	t.at = writing{key, kafka.TopicPartition{Topic: pair.targetName, Partition: t.id.Partition}}
+	t.starting("ends former owners, and reads where the source stands in the target")
 	b, err := f.takeover.run(ctx, t.id, key, pair, &t.seen)
 	if err != nil {
 		return err
@@ -252,6 +262,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 		t.drain(l)
 		appender.remove(l)
 	}
+	ledgerEpoch := f.discovery.current.Load().ledgerEpoch(l.key.MapPartition())
 	var disk refusing
 	for {
 		select {
@@ -283,8 +294,18 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 			if err != nil {
 				continue // no leader at present; the next look may tell
 			}
+			if epoch := w.ledgerEpoch(l.key.MapPartition()); epoch >= 0 && epoch != ledgerEpoch {
+				if ledgerEpoch >= 0 { // a ledger that lost its end holds what is needed again
+					f.writeAhead([]ledgerStep{{lane: l, steps: l.landmarks()}})
+				}
+				ledgerEpoch = epoch
+			}
 			if s.Leader != source.Leader || s.LeaderEpoch != source.LeaderEpoch {
 				fetcher.remove(l)
+				if s.LeaderEpoch != source.LeaderEpoch && t.sourceCut(ctx, source.LeaderEpoch, l) {
+					leave()
+					return &leaderError{"the source partition's new leader does not have all that was read from the one before"}
+				}
 				fetcher, source = f.fetcher(s.Leader), s
 				fetcher.add(in(s.LeaderEpoch))
 			}
@@ -295,6 +316,30 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 		}
 	}
 }
+
+// sourceCut says whether the source's new leader lacks what was read from the one
+// before, which led in epoch, and keeps where its log ended: an unclean election.
+func (t *tenure) sourceCut(ctx context.Context, epoch int32, l *lane) bool {
+	ctx, cancel := context.WithTimeout(ctx, epochPatience)
+	defer cancel()
+	end, ok, err := t.flow.source.EpochEnd(ctx, t.id.Topic, t.id.Partition, epoch)
+	if err != nil && ctx.Err() == nil {
+		t.log.Debug("ask the source for the end of its leader epoch", slog.Any("error", err))
+	}
+	if err != nil || !ok {
+		return false // the seam tells, at the next beginning
+	}
+	at, _ := l.wants()
+	if end >= at {
+		return false
+	}
+	t.seen.sourceCut, t.seen.cut = end, true
+	return true
+}
+
+// epochPatience is how long a new source leader may take to say where the epoch
+// before it ended.
+const epochPatience = 5 * time.Second
 
 const (
 	// drainLimit is how long a lane that leaves waits for what is in flight. A
