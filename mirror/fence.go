@@ -83,7 +83,7 @@ type fence struct {
 	used   map[partitionID]int16    // the newest epoch that was written under
 	writer *kafka.Writer            // of what goes to the offset map's topic
 	plainW checkpoint.Appender      // the same without transactions
-	owned  map[partitionID]bool     // written down, and not taken back
+	owned  map[partitionID]struct{} // perhaps written down, and not taken back
 	doubts map[partitionID]struct{} // owned, and not all that was sent was acknowledged
 	queues map[string]*fenceQueue   // by transactional id
 	sealed map[string]struct{}      // dead writers that were ended over the offset map's topic
@@ -136,7 +136,7 @@ func newFence(flow *topology.Flow, life string, target fenceTarget, plain *produ
 	return &fence{
 		flow: flow, life: life, id: fmt.Sprintf("kmirror.%s.%s.%s", flow.Name, life, rand.Text()[:8]), target: target, plain: plain,
 		fatal: make(chan error, 1), gone: make(chan struct{}), asking: make(chan struct{}, 1), deaths: make(chan struct{}, 1), now: kafka.NoProducer,
-		used: map[partitionID]int16{}, owned: map[partitionID]bool{}, doubts: map[partitionID]struct{}{},
+		used: map[partitionID]int16{}, owned: map[partitionID]struct{}{}, doubts: map[partitionID]struct{}{},
 		queues: map[string]*fenceQueue{}, sealed: map[string]struct{}{}, lapsed: map[string]struct{}{},
 	}
 }
@@ -341,30 +341,24 @@ func (x *fence) own(ctx context.Context, put putter, id partitionID, key checkpo
 	if err := x.lock(ctx); err != nil {
 		return err
 	}
-	known := x.owned[id]
-	x.owned[id] = known
+	x.owned[id] = struct{}{}
 	producer := x.now.ID
 	x.unlock()
 	key = pairKey(key)
-	var records []wire.Record
-	if !known {
-		records = append(records, checkpoint.EncodeOwner(checkpoint.Owner{
-			Key: key, TransactionalID: x.id, ProducerID: producer, TimeMillis: time.Now().UnixMilli(),
-		}))
-	}
+	// Each time anew: somebody who ended us in between has taken us off the list.
+	records := []wire.Record{checkpoint.EncodeOwner(checkpoint.Owner{
+		Key: key, TransactionalID: x.id, ProducerID: producer, TimeMillis: time.Now().UnixMilli(),
+	})}
 	for _, o := range ended {
 		if o.TransactionalID != x.id {
 			records = append(records, checkpoint.EncodeDeleted(o))
 		}
 	}
-	if len(records) > 0 {
-		if err := put(ctx, key.MapPartition(), records); err != nil {
-			return fmt.Errorf("write down who owns the partition: %w", err)
-		}
+	if err := put(ctx, key.MapPartition(), records); err != nil {
+		return fmt.Errorf("write down who owns the partition: %w", err)
 	}
 	x.asking <- struct{}{}
 	defer x.unlock()
-	x.owned[id] = true
 	x.doubts[id] = struct{}{} // from now on something may be under way
 	return nil
 }

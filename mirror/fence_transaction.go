@@ -98,8 +98,7 @@ func (x *fence) await(ctx context.Context, r *fenceRequest) error {
 	return nil
 }
 
-// serve runs transactions until nobody waits. If ctx ends, those who wait are
-// told, and ask again.
+// serve runs transactions until nobody waits.
 func (x *fence) serve(ctx context.Context, id string, q *fenceQueue) {
 	for {
 		x.asking <- struct{}{}
@@ -115,7 +114,9 @@ func (x *fence) serve(ctx context.Context, id string, q *fenceQueue) {
 			return
 		}
 		x.unlock()
-		limited, cancel := context.WithTimeoutCause(ctx, fencePatience, errFenceSlow)
+		// A transaction that is begun is ended, whoever has given up meanwhile: one
+		// that stays open would look to us like another's fence.
+		limited, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), fencePatience, errFenceSlow)
 		err := x.transaction(limited, id, batch)
 		cancel()
 		for _, r := range batch {
