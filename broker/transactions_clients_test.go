@@ -151,3 +151,97 @@ func TestFranzGoFencing(t *testing.T) {
 		t.Errorf("read %d records", len(got))
 	}
 }
+
+// TestInterleavedTransactions: transactions of several producers overlap in the
+// same partitions. Readers see each committed record once, in its producer's
+// order, and none that was aborted, whether they read along or afterwards.
+func TestInterleavedTransactions(t *testing.T) {
+	const producers, turns = 5, 25
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	node := start(t)
+	if _, err := kadm.NewClient(newKgo(t, node)).CreateTopic(ctx, 2, 1, nil, "t"); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	committed := map[string]bool{}
+	var writers sync.WaitGroup
+	for p := range producers {
+		writers.Go(func() {
+			opts := []kgo.Opt{kgo.TransactionalID(fmt.Sprint("id", p)), kgo.DefaultProduceTopic("t"), kgo.RecordPartitioner(kgo.ManualPartitioner())}
+			if p%2 == 1 {
+				opts = append(opts, kgo.MaxVersions(kversion.V3_5_0()))
+			}
+			c := newKgo(t, node, opts...)
+			for turn := range turns {
+				if err := c.BeginTransaction(); err != nil {
+					t.Errorf("begin: %v", err)
+					return
+				}
+				var values []string
+				for i := range 4 {
+					r := kgo.StringRecord(fmt.Sprintf("%d %03d %d", p, turn, i))
+					r.Partition = int32(i % 2)
+					values = append(values, string(r.Value))
+					if err := c.ProduceSync(ctx, r).FirstErr(); err != nil {
+						t.Errorf("produce: %v", err)
+						return
+					}
+				}
+				commit := (turn+p)%3 != 0
+				if err := c.EndTransaction(ctx, kgo.TransactionEndTry(commit)); err != nil {
+					t.Errorf("end: %v", err)
+					return
+				}
+				if commit {
+					mu.Lock()
+					for _, v := range values {
+						committed[v] = true
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	read := func(done func(n int) bool) []string {
+		c := newKgo(t, node, kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond))
+		var out []string
+		for !done(len(out)) && ctx.Err() == nil {
+			poll, stop := context.WithTimeout(ctx, 200*time.Millisecond)
+			c.PollFetches(poll).EachRecord(func(r *kgo.Record) { out = append(out, string(r.Value)) })
+			stop()
+		}
+		return out
+	}
+	finished := make(chan struct{})
+	all := func(n int) bool {
+		select {
+		case <-finished:
+			return n >= len(committed)
+		default:
+			return false
+		}
+	}
+	var along []string
+	var reader sync.WaitGroup
+	reader.Go(func() { along = read(all) })
+	writers.Wait()
+	close(finished)
+	reader.Wait()
+	for name, got := range map[string][]string{"along": along, "afterwards": read(all)} {
+		last := map[string]string{}
+		for _, v := range got {
+			if !committed[v] {
+				t.Errorf("%s: %q was read and not committed", name, v)
+			}
+			of := v[:1] + v[len(v)-1:] // one producer's records of one partition, nearly
+			if last[of] >= v {
+				t.Errorf("%s: %q came after %q", name, v, last[of])
+			}
+			last[of] = v
+		}
+		if len(got) != len(committed) {
+			t.Errorf("%s: %d records, want %d", name, len(got), len(committed))
+		}
+	}
+}

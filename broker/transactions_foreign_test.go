@@ -28,7 +28,7 @@ func foreignPart(t *testing.T, name string) string {
 // foreign runs a program that speaks to the node and says "done" at its end.
 func foreign(t *testing.T, node *broker.Node, program string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, append(args, node.Addr())...).CombinedOutput() //nolint:gosec // of our own choice
 	if err != nil || !strings.Contains(string(out), "done") {
@@ -58,4 +58,14 @@ func TestJavaTransactions(t *testing.T) {
 func TestLibrdkafkaTransactions(t *testing.T) {
 	onlyThorough(t)
 	foreign(t, start(t), foreignPart(t, "clients"), filepath.Join("testdata", "transactions.py"))
+}
+
+func TestStreamsExactlyOnce(t *testing.T) {
+	onlyThorough(t)
+	jars := foreignPart(t, "kafka")
+	java, err := exec.LookPath("java")
+	if err != nil {
+		t.Skip("SKIP: there is no Java")
+	}
+	foreign(t, start(t), java, "-Xmx256m", "-cp", filepath.Join(jars, "*"), filepath.Join("testdata", "WordCount.java"))
 }
