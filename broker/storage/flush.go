@@ -38,8 +38,8 @@ func (s *Store) nextRound() {
 	s.roundDone = make(chan struct{})
 }
 
-// flushLoop runs rounds for as long as ctx lives: at once when something is
-// dirty, or every FsyncInterval.
+// flushLoop runs rounds for as long as ctx lives, at once when something is
+// dirty, or every FsyncInterval; and a last one.
 func (s *Store) flushLoop(ctx context.Context) error {
 	var tick <-chan time.Time
 	kick := s.kick
@@ -51,6 +51,7 @@ func (s *Store) flushLoop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			s.flushRound()
 			return nil
 		case <-kick:
 		case <-tick:
