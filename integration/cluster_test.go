@@ -107,7 +107,7 @@ func startCluster(s *standing) *cluster {
 		"process.roles=controller",
 		"node.id=100",
 		"listeners=CONTROLLER://" + w.addr("controller"),
-		"broker.session.timeout.ms=6000",
+		"broker.session.timeout.ms=9000",
 	}, quorum...))
 	java, jars := classpath(s)
 	command(s, w.dir, "", java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", jars,
@@ -126,7 +126,7 @@ func startCluster(s *standing) *cluster {
 			"sasl.enabled.mechanisms=PLAIN",
 			"listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_" + saslUser + "=\"" + saslPassword + "\";",
 			"broker.heartbeat.interval.ms=500",
-			"broker.session.timeout.ms=6000",
+			"broker.session.timeout.ms=9000",
 			"replica.lag.time.max.ms=4000",
 			"replica.fetch.wait.max.ms=200",
 			"replica.socket.timeout.ms=3000",

@@ -84,6 +84,7 @@ clusters:
 		{"a record too large: park", (*troubles).tooLargePark},
 		{"a record too large: dead letter", (*troubles).tooLargeLetter},
 		{"a right is taken away", (*troubles).unauthorized},
+		{"a partition is missing", (*troubles).missing},
 		{"target topic deleted: recreate", (*troubles).targetDeleted},
 		{"target topic deleted: stop", (*troubles).targetDeletedStop},
 		{"source topic created anew: stop", (*troubles).sourceRecreated},
@@ -121,6 +122,7 @@ clusters:
 	for _, kind := range []string{
 		"record-too-large", "dead-letter", "authorization", "target-deleted", "source-recreated", "foreign-write",
 		"config-drift", "retention-loss", "source-truncated", "target-truncated", "out-of-disk",
+		"target-partition-missing",
 	} {
 		if seen[kind] == 0 {
 			t.Errorf("no incident of the kind %s", kind)
@@ -242,30 +244,101 @@ func (x *troubles) tooLargeLetter() {
 	}
 }
 
-func (x *troubles) unauthorized() {
-	h := x.begin("denied", 100)
+// denied forbids the mirror's user one thing about a topic while do runs, and
+// nothing else: where there is any rule, what none allows is forbidden too.
+func (x *troubles) denied(topic string, operation kadm.ACLOperation, do func()) {
+	x.t.Helper()
 	admin := x.admin("west")
-	deny := kadm.NewACLs().Topics("east." + h.topic).ResourcePatternType(kadm.ACLPatternLiteral).
-		Deny("User:" + saslUser).DenyHosts("*").Operations(kadm.OpWrite)
-	if _, err := admin.CreateACLs(x.ctx(20*time.Second), deny); err != nil {
-		x.t.Fatal(err)
+	rules := func() []*kadm.ACLBuilder {
+		on := func() *kadm.ACLBuilder {
+			return kadm.NewACLs().Topics(topic).ResourcePatternType(kadm.ACLPatternLiteral)
+		}
+		return []*kadm.ACLBuilder{
+			on().Allow("User:" + saslUser).AllowHosts("*").Operations(kadm.OpAll),
+			on().Deny("User:" + saslUser).DenyHosts("*").Operations(operation),
+		}
 	}
-	eventually(x.t, 30*time.Second, "the right is gone", func() error {
-		x.write("east", h, 5)
+	for _, rule := range rules() {
+		if _, err := admin.CreateACLs(x.ctx(20*time.Second), rule); err != nil {
+			x.t.Fatal(err)
+		}
+	}
+	defer func() {
+		x.t.Helper()
+		for _, rule := range rules() {
+			if _, err := admin.DeleteACLs(x.ctx(20*time.Second), rule); err != nil {
+				x.t.Fatal(err)
+			}
+		}
+	}()
+	do()
+}
+
+// unauthorized takes away rights at the target, at the source, and on the ledger.
+func (x *troubles) unauthorized() {
+	into := x.begin("denied", 100)
+	x.denied("east."+into.topic, kadm.OpWrite, func() {
+		x.waits("east", into)
+		if in := x.mirror.incident("authorization", into.topic); !strings.Contains(in.Detail, "WRITE") {
+			x.t.Errorf("%+v", in)
+		}
+		x.goesOn("west", "east."+x.witness.topic, 20)
+	})
+	x.exact(into, "east", "west", "east."+into.topic)
+
+	from := newHistory("u-"+x.tag+"-denied", 1, 300)
+	x.createReplicated("west", from.topic, 1, 3)
+	x.write("west", from, 100)
+	x.mirrored("west", from.topic, "south", "west."+from.topic)
+	x.denied(from.topic, kadm.OpRead, func() {
+		x.waits("west", from)
+		x.mirror.incident("authorization", from.topic)
+	})
+	x.exact(from, "west", "south", "west."+from.topic)
+
+	x.denied("__kmirror_offset_map", kadm.OpWrite, func() {
+		time.Sleep(time.Second)
+		x.write("east", into, 100)
+		time.Sleep(2 * time.Second)
+	})
+	x.exact(into, "east", "west", "east."+into.topic)
+}
+
+// waits writes until the partition has to wait.
+func (x *troubles) waits(cluster string, h *history) {
+	x.t.Helper()
+	eventually(x.t, 30*time.Second, h.topic+" waits", func() error {
+		x.write(cluster, h, 5)
 		if state, full := x.mirror.partition(h.topic, 0); state != "waiting" {
 			return fmt.Errorf("it is %s", full)
 		}
 		return nil
 	})
-	if in := x.mirror.incident("authorization", h.topic); !strings.Contains(in.Detail, "AUTHORIZATION") {
-		x.t.Errorf("%+v", in)
-	}
-	x.goesOn("west", "east."+x.witness.topic, 20)
-	allow := kadm.NewACLs().Topics("east." + h.topic).ResourcePatternType(kadm.ACLPatternLiteral).
-		Deny("User:" + saslUser).DenyHosts("*").Operations(kadm.OpWrite)
-	if _, err := admin.DeleteACLs(x.ctx(20*time.Second), allow); err != nil {
-		x.t.Fatal(err)
-	}
+}
+
+// missing lets a source topic grow where the mirror may not extend its copy.
+func (x *troubles) missing() {
+	h := x.begin("grown", 50)
+	x.denied("east."+h.topic, kadm.OpAlter, func() {
+		if _, err := x.admin("east").CreatePartitions(x.ctx(20*time.Second), 1, h.topic); err != nil {
+			x.t.Fatal(err)
+		}
+		h.fates[1] = nil
+		eventually(x.t, 20*time.Second, "two partitions in east", func() error {
+			if n := len(x.ends(x.admin("east"), h.topic)); n != 2 {
+				return fmt.Errorf("%d", n)
+			}
+			return nil
+		})
+		x.write("east", h, 50)
+		x.mirror.incident("target-partition-missing", h.topic)
+		eventually(x.t, 20*time.Second, "the partition that has a place", func() error {
+			if n := len(x.read("west", "east."+h.topic)[0]); n != 100 {
+				return fmt.Errorf("%d records", n)
+			}
+			return nil
+		})
+	})
 	x.exact(h, "east", "west", "east."+h.topic)
 }
 

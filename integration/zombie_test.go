@@ -166,6 +166,7 @@ func (w *world) zombies(links links, fence string, rounds int) {
 		first := fence == "detect" || round%2 == 1
 		successor := func(r request) bool { return first && r.client == b.name && r.writesTo(mirror, id) }
 		links.do(harm{hold: func(r request) bool { return captives.take(r) || successor(r) }, spoil: captives.watch})
+		began := time.Now()
 		b.start()
 		b.ready(readyWithin)
 		if first {
@@ -178,6 +179,7 @@ func (w *world) zombies(links links, fence string, rounds int) {
 		} else {
 			w.goesOn("west", mirror, 100)
 		}
+		took := time.Since(began)
 		links.do(harm{hold: func(r request) bool { return captives.pass(r) || successor(r) }, spoil: captives.watch})
 		captives.settled(t)
 		links.heal()
@@ -187,8 +189,8 @@ func (w *world) zombies(links links, fence string, rounds int) {
 		w.goesOn("west", mirror, 100)
 		a.kill()
 		refused, accepted = refused+captives.refused, accepted+captives.accepted
-		t.Logf("round %d: the successor %s; %d of the zombie's batches were refused, %d taken",
-			round+1, map[bool]string{true: "was about to write", false: "was writing"}[first], captives.refused, captives.accepted)
+		t.Logf("round %d: the successor %s %v after its start; %d of the zombie's batches were refused, %d taken",
+			round+1, map[bool]string{true: "was about to write", false: "was writing"}[first], took.Round(10*time.Millisecond), captives.refused, captives.accepted)
 		a, b = b, a
 	}
 	load.finish()
