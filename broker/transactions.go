@@ -124,14 +124,14 @@ func (n *Node) writeMarkers(ctx context.Context, m coordinator.Marker, partition
 	var offsets errgroup.Group // the groups' own partitions, by their coordinator
 	offsets.SetLimit(markersOfGroups)
 	for i, tp := range partitions {
-		if tp.Topic == offsetsTopic {
+		topic, err := n.topicFor(false, tp.Topic, [16]byte{})
+		if err == nil && tp.Topic == offsetsTopic {
 			offsets.Go(func() error {
 				errs[i] = n.groups.CompleteTransaction(ctx, tp.Partition, m)
 				return nil
 			})
 			continue
 		}
-		topic, err := n.topicFor(false, tp.Topic, [16]byte{})
 		var epoch int32
 		if err == nil {
 			logs[i], epoch, err = n.leading(topic, tp.Partition)

@@ -7,7 +7,7 @@ type TransactionSettings struct {
 	MaxTimeout      time.Duration // transaction.max.timeout.ms
 	Expiration      time.Duration // transactional.id.expiration.ms
 	ExpirationCheck time.Duration // transaction.remove.expired.transaction.cleanup.interval.ms
-	MaxIDs          int           // transactional ids of this coordinator; ours, Kafka has no such limit
+	MaxIDs          int           // transactional ids of this coordinator, long ones counted as several; ours, Kafka has no such limit
 	MaxPartitions   int           // partitions of one transaction; ours
 	TotalPartitions int64         // partitions of all transactions together; ours
 }

@@ -345,6 +345,7 @@ func (h *txnHistory) checkLog() {
 				want = kmsg.TransactionStateCompleteCommit
 			case kmsg.TransactionStatePrepareAbort:
 				want = kmsg.TransactionStateCompleteAbort
+			default: // anything may follow
 			}
 			switch {
 			case want >= 0 && v.State != want:

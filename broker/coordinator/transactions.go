@@ -55,7 +55,7 @@ type Transactions struct {
 	shards   []*txnShard // by partition of __transaction_state
 
 	tickets    atomic.Uint64
-	ids        atomic.Int64 // over all shards, held against TransactionSettings.MaxIDs
+	ids        atomic.Int64 // weight over all shards, held against TransactionSettings.MaxIDs
 	partitions atomic.Int64 // over all transactions, held against TransactionSettings.TotalPartitions
 	work       chan *txnShard
 	timers     *timerQueue[*txnShard]
@@ -64,10 +64,11 @@ type Transactions struct {
 }
 
 const (
-	markersAtOnce  = 128                    // transactions whose markers are written at a time
-	markBackoff    = 20 * time.Millisecond  // before a marker is tried again, doubling
-	maxMarkBackoff = 2 * time.Second        // the longest wait before the next try
-	markComplaint  = 100 * time.Millisecond // a wait from which on the log tells of it
+	markersAtOnce  = 128                   // transactions whose markers are written at a time
+	markBackoff    = 20 * time.Millisecond // before a marker is tried again, doubling
+	maxMarkBackoff = 2 * time.Second       // the longest wait before the next try
+	firstComplaint = 4                     // tries after which the log tells of it
+	nextComplaint  = 30                    // and again after so many
 )
 
 // txnShard is one partition of __transaction_state with its ids.
@@ -167,7 +168,7 @@ func (c *Transactions) load(ctx context.Context, s *txnShard) error {
 		e := &txnEntry{txn: NewTransaction(id, state.producerID, &c.settings, now)}
 		e.txn.state = *state
 		s.ids[id] = e
-		c.ids.Add(1)
+		c.ids.Add(idWeight(id))
 		c.apply(s, e, e.txn.Loaded(now))
 	}
 	return nil
@@ -256,7 +257,7 @@ func (c *Transactions) apply(s *txnShard, e *txnEntry, effects []Effect) {
 	}
 	if (t.Gone() || t.Vacant()) && s.ids[t.ID()] == e {
 		delete(s.ids, t.ID())
-		c.ids.Add(-1)
+		c.ids.Add(-idWeight(t.ID()))
 		return
 	}
 	if at, ok := t.Next(); ok && (e.scheduled.IsZero() || at.Before(e.scheduled)) {
@@ -264,6 +265,10 @@ func (c *Transactions) apply(s *txnShard, e *txnEntry, effects []Effect) {
 		c.timers.add(alarm[*txnShard]{at: at, shard: s, id: t.ID()})
 	}
 }
+
+// idWeight is what an id counts for in Transactions.ids: a long one as much as
+// several, so that the limit is one of memory.
+func idWeight(id string) int64 { return 1 + int64(len(id))/512 }
 
 // busy sees to it that Run looks at the shard. Needs s.mu.
 func (c *Transactions) busy(s *txnShard) {
@@ -330,7 +335,7 @@ func (s *txnShard) next() (marks []marking, batch []txnQueued, records []wire.Re
 // in Kafka, and nobody else's.
 func (c *Transactions) mark(ctx context.Context, m marking) {
 	left, wait := m.Partitions, markBackoff
-	for len(left) > 0 {
+	for try := 1; len(left) > 0; try++ {
 		select {
 		case c.writers <- struct{}{}:
 		case <-ctx.Done():
@@ -342,7 +347,7 @@ func (c *Transactions) mark(ctx context.Context, m marking) {
 		if len(left) == 0 {
 			break
 		}
-		if wait >= markComplaint && ctx.Err() == nil {
+		if (try == firstComplaint || try%nextComplaint == 0) && ctx.Err() == nil {
 			c.logger.Warn("transaction markers not written yet", slog.String("transactional_id", m.entry.txn.ID()),
 				slog.Int("partitions", len(left)), slog.Any("error", err))
 		}

@@ -30,7 +30,7 @@ func (c *Transactions) InitProducerID(ctx context.Context, id string, req TxnIni
 	}
 	e := s.ids[id]
 	switch {
-	case e == nil && c.ids.Load() >= int64(c.settings.MaxIDs):
+	case e == nil && c.ids.Load()+idWeight(id) > int64(c.settings.MaxIDs):
 		s.mu.Unlock()
 		return txnCode(kerr.PolicyViolation.Code)
 	case e == nil && fresh < 0: // it expired a moment ago
@@ -39,7 +39,7 @@ func (c *Transactions) InitProducerID(ctx context.Context, id string, req TxnIni
 	case e == nil:
 		e = &txnEntry{txn: NewTransaction(id, fresh, &c.settings, time.Now())}
 		s.ids[id] = e
-		c.ids.Add(1)
+		c.ids.Add(idWeight(id))
 	}
 	return c.wait(ctx, s, e, func(t *Transaction, ticket Ticket, now time.Time) []Effect {
 		return t.Init(ticket, req, fresh, now)
