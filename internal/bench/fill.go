@@ -143,7 +143,7 @@ func (p *producer) sendAll(ctx context.Context) error {
 		if err != nil || len(p.waiting) == 0 {
 			return err
 		}
-		if try == 20 {
+		if try == 150 { // a topic of a thousand partitions takes its time
 			return refused
 		}
 		select {
