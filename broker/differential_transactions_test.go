@@ -303,7 +303,67 @@ func (s *transcript) script() {
 	s.newScript()
 	s.denyScript()
 	s.offsetsScript()
+	s.edgeScript()
 	s.adminScript()
+}
+
+// edgeScript is what no sensible client does.
+func (s *transcript) edgeScript() {
+	for _, version := range []int16{3, 4} {
+		for _, kind := range []int8{1, 9} {
+			req := kmsg.NewPtrFindCoordinatorRequest()
+			req.CoordinatorType, req.CoordinatorKeys = kind, []string{""}
+			resp := ask[*kmsg.FindCoordinatorResponse](s.client, version, req)
+			code := resp.ErrorCode
+			if version >= 4 {
+				code = resp.Coordinators[0].ErrorCode
+			}
+			s.say("find an empty key of type %d v%d: %s", kind, version, codeName(code))
+		}
+	}
+	p := s.init("edge", "edge", 5, 60000, -1, -1)
+	empty := &producer{c: s.client, id: p.id, epoch: p.epoch}
+	s.add("empty id", 3, empty, "deny")
+	s.batched("empty id", 4, empty, true, "deny")
+	s.end("empty id", 3, empty, true)
+	s.end("empty id", 5, empty, true)
+	s.addOffsets("empty id", 3, empty, "g")
+	s.write("empty id", 11, empty, "deny", p.records(0, true, "x"))
+	s.write("empty id", 12, empty, "deny", p.records(0, true, "x"))
+	s.commitOffset("empty id", 5, empty, "g3", "", -1, "offsets", 1)
+	none := ask[*kmsg.AddPartitionsToTxnResponse](s.client, 3, &kmsg.AddPartitionsToTxnRequest{TransactionalID: p.txn, ProducerID: p.id, ProducerEpoch: p.epoch})
+	s.say("add nothing: %d topics", len(none.Topics))
+	s.state("nothing added", "edge")
+	s.add("old dialect", 3, p, "over")
+	s.write("old dialect", 11, p, "over", p.records(0, true, "e0"))
+	s.say("a time in an open transaction: %d, the latest %d", listOffset(s.client, "over", 0, 0, 1), listOffset(s.client, "over", 0, -1, 1))
+	s.end("the new one's end", 5, p, true)
+	s.ends("the new one's end", "over", 2)
+	s.say("a time in a committed transaction: %d", listOffset(s.client, "over", 0, 0, 1))
+	s.add("the old one again", 3, p, "over")
+	s.write("the old one again, no beginning", 11, p, "over", p.records(1, true, "x"))
+	s.write("the old one again", 11, p, "over", p.records(0, true, "e1"))
+	s.write("the new dialect in it", 12, p, "over", p.records(1, true, "e2"))
+	s.write("the new dialect in it, elsewhere", 12, p, "a", p.records(0, true, "e3"))
+	s.end("the old one's end", 4, p, false)
+	s.ends("the old one's end", "over", 5)
+	s.add("after it", 3, p, "over")
+	s.write("after it", 11, p, "over", p.records(2, true, "e4"))
+	s.end("after it", 3, p, true)
+	s.ends("after it", "over", 7)
+	s.read("edge", "over", 1)
+	s.producers("edge", "over")
+
+	s.commitOffset("too much metadata", 5, p, "g3", "", -1, "offsets", -5)
+	s.commitOffset("of a group", 5, p, "g3", "", -1, "offsets", 5)
+	remove := kmsg.NewPtrDeleteGroupsRequest()
+	remove.Groups = []string{"g3"}
+	s.say("delete the group: %s", codeName(ask[*kmsg.DeleteGroupsResponse](s.client, 2, remove).Groups[0].ErrorCode))
+	s.offset("deleted", "g3", "offsets", true)
+	s.end("of a deleted group", 5, p, true)
+	s.state("of a deleted group", "edge")
+	s.awaitOffset("g3", "offsets")
+	s.offset("deleted", "g3", "offsets", true)
 }
 
 func (s *transcript) initScript() {
@@ -533,7 +593,7 @@ func (s *transcript) offsetsScript() {
 func (s *transcript) adminScript() {
 	p := s.init("short", "over", 5, 500, -1, -1)
 	s.write("short", 12, p, "over", p.records(0, true, "x"))
-	s.ends("over time", "over", 2)
+	s.ends("over time", "over", 9)
 	s.state("over time", "over")
 	s.write("over time", 12, p, "over", p.records(1, true, "x"))
 	s.write("over time", 11, p, "over", p.records(1, true, "x"))
