@@ -82,7 +82,7 @@ func (a *app) incidents(ctx context.Context, o incidentOptions) error {
 	if o.limit < 1 || o.limit > 1000 {
 		return withCode(exitUsage, fmt.Errorf("--limit %d: it is a number from 1 to 1000", o.limit))
 	}
-	client, err := a.daemonClient()
+	client, err := a.daemonClient(ctx)
 	if err != nil {
 		return err
 	}

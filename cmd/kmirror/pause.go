@@ -50,7 +50,7 @@ func flowAndTopic(args []string) (flow, topic string) {
 
 func (a *app) pause(ctx context.Context, args []string) error {
 	flow, topic := flowAndTopic(args)
-	client, err := a.daemonClient()
+	client, err := a.daemonClient(ctx)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (a *app) resume(ctx context.Context, args []string, o mirror.ResumeOptions)
 	case o.Accept != "" && !slices.Contains(mirror.AcceptableKinds(), o.Accept):
 		return withCode(exitUsage, fmt.Errorf("--accept %s: it is one of %s", o.Accept, strings.Join(mirror.AcceptableKinds(), ", ")))
 	}
-	client, err := a.daemonClient()
+	client, err := a.daemonClient(ctx)
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (a *app) plan(ctx context.Context, only string, all bool) error {
 	}
 	result := planResult{File: cfg.Path, Flows: []plannedFlow{}}
 	asking, cancel := context.WithTimeout(ctx, a.timeout)
-	reload, err := console.NewClient(consoleAddress(cfg)).Reload(asking, true)
+	reload, err := console.NewClient(consoleAddress(ctx, cfg)).Reload(asking, true)
 	cancel()
 	var away *console.UnreachableError
 	switch {

@@ -39,10 +39,10 @@ Where several instances share the work, give all of them the file first.`,
 
 // daemonClient is a client of the daemon that the configuration names. A faulty
 // file is no reason to leave a daemon alone that runs with an older one.
-func (a *app) daemonClient() (*console.Client, error) {
+func (a *app) daemonClient(ctx context.Context) (*console.Client, error) {
 	cfg, err := a.load()
 	if err == nil {
-		return console.NewClient(consoleAddress(cfg)), nil
+		return console.NewClient(consoleAddress(ctx, cfg)), nil
 	}
 	if _, faulty := errors.AsType[topology.Faults](err); !faulty {
 		return nil, err
@@ -73,7 +73,7 @@ func roughAddress(path string) string {
 }
 
 func (a *app) reload(ctx context.Context, dryRun bool) error {
-	client, err := a.daemonClient()
+	client, err := a.daemonClient(ctx)
 	if err != nil {
 		return err
 	}

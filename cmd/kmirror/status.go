@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,7 +61,7 @@ func (a *app) completeFlows(_ *cobra.Command, args []string, _ string) ([]string
 }
 
 func (a *app) status(ctx context.Context, flow string, o statusOptions) error {
-	client, err := a.daemonClient()
+	client, err := a.daemonClient(ctx)
 	if err != nil {
 		return err
 	}
@@ -100,15 +101,30 @@ func (a *app) status(ctx context.Context, flow string, o statusOptions) error {
 	}
 }
 
-// consoleAddress is where the daemon of this configuration listens: with port
-// 0, what it wrote down when it started.
-func consoleAddress(cfg *topology.Config) string {
-	if strings.HasSuffix(cfg.HTTP, ":0") {
-		if written, err := os.ReadFile(filepath.Join(cfg.DataDir, consoleAddressFile)); err == nil {
-			return strings.TrimSpace(string(written))
-		}
+// consoleAddress is where the daemon of this configuration listens: what it
+// wrote down when it started if the file leaves the port open, or if nobody is
+// there and the file may have been changed since.
+func consoleAddress(ctx context.Context, cfg *topology.Config) string {
+	written, err := os.ReadFile(filepath.Join(cfg.DataDir, consoleAddressFile))
+	if err != nil {
+		return cfg.HTTP
+	}
+	address := strings.TrimSpace(string(written))
+	if strings.HasSuffix(cfg.HTTP, ":0") || !answers(ctx, cfg.HTTP) && answers(ctx, address) {
+		return address
 	}
 	return cfg.HTTP
+}
+
+// answers reports whether anybody listens there.
+func answers(ctx context.Context, address string) bool {
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(console.BaseURL(address), "http://"))
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was said
+	return true
 }
 
 func keepFlow(status *mirror.Status, name string) error {

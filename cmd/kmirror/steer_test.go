@@ -113,6 +113,9 @@ func TestSteeringARunningDaemon(t *testing.T) {
 	r.change(t, "throttle: 5MiB", "paused: true")
 	run("reload").want(t, exitOK, "taken:\n  flows[east->west].paused: false -> true\n  flows[east->west].throttle: 5MiB (gone)", "needs a restart:\n  instance: test-1 -> test-2\n  buffer: 64MiB -> 128MiB")
 	r.says(t, "waits for a restart: instance, buffer", "status")
+	r.change(t, "http: "+r.http, "http: "+freeAddress(t)) // the daemon stays where it is until a restart
+	run("reload", "--dry-run").want(t, exitOK, "http: "+r.http+" -> ")
+	r.says(t, "waits for a restart", "status")
 	run("resume", "east->west").want(t, exitFailure, "paused in mirror.yaml")
 	run("status").want(t, exitOK, "paused")
 	if page := r.page(t, "/"); !strings.Contains(page, "a restart brings") || !strings.Contains(page, "paused") {
