@@ -57,6 +57,7 @@ type appender struct {
 	later   []*appending // those that pause after a refusal
 	seconds prometheus.Observer
 	acks    prometheus.Counter
+	quota   quota
 }
 
 // newAppender makes a, whose world is filled in, ready to Run.

@@ -44,6 +44,7 @@ func (a *appender) resolve(p *produced, body []byte) error {
 	if err := resp.Err(); err != nil {
 		return err
 	}
+	a.quota.heed(time.Now(), resp.ThrottleMillis())
 	for i := range p.lanes {
 		if s := &p.lanes[i]; !s.done {
 			return fmt.Errorf("the answer has no word on %s/%d", s.at.lane.target, s.at.lane.partition)

@@ -32,7 +32,9 @@ func (a *appender) serve(ctx context.Context, conn *wire.Conn, retry *backoff) e
 			return err
 		}
 		wait := idleLimit
-		if !a.flight.full() && !silent {
+		if left := a.quota.left(time.Now()); left > 0 {
+			wait = left
+		} else if !a.flight.full() && !silent {
 			if err := a.alive(); err != nil {
 				return err
 			}
@@ -76,6 +78,9 @@ func (a *appender) serve(ctx context.Context, conn *wire.Conn, retry *backoff) e
 			a.flight.pop()
 			retry.reset()
 			heard = time.Now()
+			if a.quota.until.After(heard) { // till then it may leave the next ones unanswered
+				heard = a.quota.until
+			}
 			if silent {
 				silent = false
 				a.flow("")

@@ -137,6 +137,7 @@ type feed struct {
 	guests    []*fetching
 	restarts  int       // of the session, in a row
 	compacted time.Time // when lanes were asked to hold less
+	quota     quota
 }
 
 func newFeed(f *fetcher, far bool) *feed {

@@ -88,9 +88,12 @@ func (f *feed) serve(ctx context.Context, conn *wire.Conn, retry *backoff) error
 	return ctx.Err()
 }
 
-// hold says how long nothing may be asked for: the flow is throttled, or memory
-// is short.
+// hold says how long nothing may be asked for: the broker or the flow is
+// throttled, or memory is short.
 func (f *feed) hold(now time.Time) time.Duration {
+	if d := f.quota.left(now); d > 0 {
+		return d
+	}
 	if f.far {
 		if d := f.throttle.delayBacklog(now); d > 0 {
 			return d
@@ -265,6 +268,7 @@ func (f *feed) take(version int16, body []byte) error {
 	if err != nil {
 		return err
 	}
+	f.quota.heed(time.Now(), r.ThrottleMillis)
 	keeps, err := f.session.answered(r.ErrorCode, r.SessionID)
 	if err != nil {
 		return err

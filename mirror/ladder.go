@@ -57,6 +57,7 @@ const (
 	reasonLogAppend = "logappend" // the source stamped it; a producer may not send that
 	reasonHorizon   = "horizon"   // the cleaner keeps a delete horizon in the base timestamp
 	reasonSize      = "size"      // above what the target takes
+	reasonCodec     = "codec"     // compressed in a way that the target refuses
 	reasonFilter    = "filter"    // a filter of the flow leaves records out
 	reasonLetter    = "dead-letter"
 	reasonOpened    = "opened" // beside merge: the batches were compressed
@@ -138,6 +139,7 @@ type ladderLimits struct {
 	inflate  int              // bytes one batch may inflate to
 	maxBatch int              // bytes the target takes in one batch; 0 is no limit known
 	filter   *topology.Filter // what it drops is left out; nil: nothing
+	plain    bool             // the target refuses the codec: batches are written without one
 	letters  bool             // a single record above maxBatch becomes a letter instead of an error
 }
 
@@ -265,6 +267,8 @@ func (out *climbed) take(b wire.Batch, open map[int64]bool, limits ladderLimits)
 		m, reason = modeReencode, reasonHorizon
 	case b.IsLogAppendTime():
 		m, reason = modeReencode, reasonLogAppend
+	case limits.plain && b.Codec() != wire.CodecNone:
+		m, reason = modeReencode, reasonCodec
 	case limits.maxBatch > 0 && b.Size() > limits.maxBatch:
 		m, reason = modeReencode, reasonSize
 	}
@@ -290,7 +294,11 @@ func (out *climbed) take(b wire.Batch, open map[int64]bool, limits ladderLimits)
 		}
 		m, reason = modeReencode, reasonFilter
 	}
-	if err := out.encode(kept, b.Codec(), m, reason, limits); err != nil {
+	codec := b.Codec()
+	if limits.plain {
+		codec = wire.CodecNone
+	}
+	if err := out.encode(kept, codec, m, reason, limits); err != nil {
 		return err
 	}
 	out.next = end

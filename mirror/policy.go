@@ -142,7 +142,10 @@ func (f *flow) chronicle(id partitionID, err error) {
 	var batch *batchError
 	var doubt *doubtError
 	var buried *letterError
+	var unfenced *unfencedError
 	switch {
+	case errors.As(err, &unfenced):
+		f.incidents.Record(about(id, KindFenceWaits, err.Error(), "waits, and goes on by itself when the target's transaction coordinator answers"))
 	case errors.As(err, &buried) && tooLargeForTarget(err):
 		in := about(id, KindRecordTooLarge, err.Error(), "the partition is parked until the dead-letter topic takes it")
 		in.SourceOffset, in.Count = buried.offset, 1

@@ -45,6 +45,7 @@ type tenure struct {
 	told     int   // what it said that it takes when maxBatch was set
 	first    *firstAck
 	treated  treatment
+	plain    bool // the target refused a codec
 
 	seen  witness // used by Run's goroutine alone
 	moved bool    // the last attempt mirrored something
@@ -233,7 +234,7 @@ func (t *tenure) limits() ladderLimits {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.treated.treat(t.flow.cfg(), t.id.Topic)
-	return ladderLimits{inflate: inflateLimit, maxBatch: t.maxBatch, filter: t.treated.filter, letters: t.treated.letters}
+	return ladderLimits{inflate: inflateLimit, maxBatch: t.maxBatch, filter: t.treated.filter, letters: t.treated.letters, plain: t.plain}
 }
 
 // mirror moves what comes: the lane stands at the fetcher of the source leader and at
@@ -458,6 +459,15 @@ func (t *tenure) explain(ctx context.Context, pair *topicPair, err error) error 
 			return errors.Join(err, lookup)
 		}
 		return &waitError{fmt.Sprintf("a batch is larger than target topic %s takes (max.message.bytes=%d): it is split into batches of at most %d bytes", pair.targetName, limit, t.measure(limit))}
+	case kerr.UnsupportedCompressionType:
+		t.mu.Lock()
+		was := t.plain
+		t.plain = true
+		t.mu.Unlock()
+		if was { // it refuses what is not compressed
+			return err
+		}
+		return &raisedError{fmt.Sprintf("the target does not know the codec of a batch (%v): batches go to %s without compression", err, pair.targetName)}
 	case kerr.OffsetOutOfRange:
 		return &waitError{"the source says that the position is out of range: its start and end are read again"}
 	case kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed:
