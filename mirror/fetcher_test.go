@@ -32,7 +32,6 @@ type script struct {
 
 	mu    sync.Mutex
 	asked []*kmsg.FetchRequest
-	conns int
 	all   sync.WaitGroup
 }
 
