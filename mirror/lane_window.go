@@ -25,6 +25,16 @@ func (l *lane) sendable(now time.Time) (e entry, ok bool, wait time.Duration) {
 		l.probing = true
 	}
 	head := l.queue.at(l.flying)
+	if head.sent && now.Sub(l.heardAt) > probeAfter { // the target may have forgotten that it has it
+		l.fault(&doubtError{"the target has acknowledged nothing for so long that it may have forgotten this producer"})
+		return entry{}, false, 0
+	}
+	if head.doubtful && head.batch.MaxTimestamp() < now.Add(-probeAfter).UnixMilli() {
+		// A broker counts a producer's age by the records that it wrote (KAFKA-6817): of
+		// old ones it may have forgotten within minutes that it has them.
+		l.fault(&doubtError{"what became of a batch of old records is not known, and the target may have forgotten its producer"})
+		return entry{}, false, 0
+	}
 	if !head.sent {
 		head = l.merge(l.flying)
 		if head.mode != modeMerge {
@@ -91,6 +101,7 @@ func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 	l.lastStamp = max(l.lastStamp, e.batch.MaxTimestamp())
 	l.pop()
 	l.telling++
+	l.heardAt = time.Now()
 	l.probing, l.troubled = false, false
 	l.retryAt, l.refusals = time.Time{}, 0
 	l.arrived()

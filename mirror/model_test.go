@@ -135,7 +135,7 @@ func randomSource(r *rand.Rand, n int) (*modelLog, []wire.Record) {
 		offset := l.end + int64(r.IntN(3)/2) // a hole before the batch, now and then
 		for i := range count {
 			rec := wire.Record{
-				Offset: offset, Timestamp: 1_700_000_000_000 + int64(r.IntN(1000)),
+				Offset: offset, Timestamp: 4_000_000_000_000 + int64(r.IntN(1000)),
 				Key: fmt.Appendf(nil, "k%d", r.IntN(50)), Value: fmt.Appendf(nil, "value %d of %d at %d", i, count, offset),
 			}
 			if r.IntN(10) == 0 {
