@@ -208,7 +208,7 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 		in.SourceOffset, in.TargetOffset, in.Count = run.Source, run.Target, run.Count
 		t.journal.Record(in)
 	}
-	next, begun, mirrored, err := t.next(ctx, id, pair, loaded, known, st)
+	next, begun, err := t.next(ctx, id, pair, loaded, known, st)
 	if err != nil {
 		return from, err
 	}
@@ -238,14 +238,14 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 		seen.cut = false
 		loaded.Runs.CutSource(end)
 		return origin{source: end, targetEnd: st.end}, nil
-	case next < start && mirrored:
+	case next < start && begun:
 		in := about(id, KindRetentionLoss, fmt.Sprintf("source %s/%d begins at %d and mirroring stands at %d: what lies between is gone before it was mirrored (retention or DeleteRecords)", id.Topic, id.Partition, start, next), "")
 		in.SourceOffset, in.TargetOffset, in.Count = next, st.end, start-next
 		if err := t.decide(id, t.policies(id).RetentionLoss == topology.LossContinue, in); err != nil {
 			return from, err
 		}
 		return origin{source: start, targetEnd: st.end}, nil
-	case next < start: // nothing was ever mirrored, so nothing was promised
+	case next < start: // mirroring begins only now, so nothing was promised
 		next = start
 	}
 	if err := t.seam(ctx, id, pair, st, next, start, end); err != nil {
@@ -255,17 +255,16 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 }
 
 // next is the source offset to go on with, by the later of tail and map. begun:
-// mirroring has begun; mirrored: and something is in the target.
+// mirroring has begun, though there may be nothing in the target yet.
 //
 // The tail tells; where it holds nothing of ours any more, the producers that its
 // leader remembers do, and before the first record ever what an earlier tenure
 // began with, so that start: latest does not move on at every restart.
-func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing) (next int64, begun, mirrored bool, err error) {
-	next, mirrored = nextSource(loaded.Runs)
-	if mirrored { // what followed and was dropped may have expired at the source since
+func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing) (next int64, begun bool, err error) {
+	next, begun = nextSource(loaded.Runs)
+	if begun { // what followed and was dropped may have expired at the source since
 		next = max(next, loaded.Runs.Through())
 	}
-	begun = mirrored
 	if len(st.last) == 0 && known == sameTopics {
 		last, err := t.target.LastSequences(ctx, pair.targetName, id.Partition)
 		if err != nil {
@@ -273,7 +272,7 @@ func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, lo
 		}
 		for p, sequence := range last {
 			if at, ok := loaded.Ledger.Source(p.ID, p.Epoch, sequence); ok && at+1 > next {
-				next, begun, mirrored = at+1, true, true
+				next, begun = at+1, true
 			}
 		}
 	}
@@ -282,8 +281,9 @@ func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, lo
 	}
 	if !begun && known == sameTopics {
 		next, begun = loaded.Ledger.EpochStart()
+		next = max(next, loaded.Runs.Through())
 	}
-	return next, begun, mirrored, nil
+	return next, begun, nil
 }
 
 // lostTail deals with a target that no longer has what it had acknowledged. The
