@@ -163,13 +163,16 @@ func (s *circles) follow(path []int, start string) bool {
 	if s.paths++; s.paths > maxCircles {
 		return false
 	}
-	way := &machine{}
-	for _, i := range path {
-		way.stages = append(way.stages, s.selectors[i])
-	}
-	topic, decided := common(way)
-	if !decided || topic == "" {
-		return decided
+	topic := ""
+	if len(path) > 1 { // one flow alone is no circle, and what it takes shows with the next one
+		way := &machine{}
+		for _, i := range path {
+			way.stages = append(way.stages, s.selectors[i])
+		}
+		var decided bool
+		if topic, decided = common(way); !decided || topic == "" {
+			return decided
+		}
 	}
 	flow := s.sources[path[len(path)-1]].flow
 	if flow.To == start {
