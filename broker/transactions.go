@@ -78,6 +78,31 @@ func (l transactionLog) Read(ctx context.Context, partition int32, fn func(wire.
 	})
 }
 
+// Rewrite puts records in the place of all that stand in a partition. They are
+// durable before the others go.
+func (l transactionLog) Rewrite(ctx context.Context, partition int32, records []wire.Record) error {
+	log, epoch, err := l.topic().log(partition)
+	if err != nil {
+		return err
+	}
+	before := log.End() // nobody else writes while the partition is loaded
+	last, err := l.topic().write(log, epoch, records, wire.Plain(wire.CodecNone), storage.AppendOptions{})
+	if err != nil {
+		return err
+	}
+	if last >= 0 {
+		if err := log.WaitDurable(ctx, last); err != nil {
+			return err
+		}
+	}
+	cfg := log.Config()
+	trimmed := cfg
+	trimmed.Compact = false // whose logs only their cleaner may shorten: that is us
+	log.SetConfig(trimmed)
+	defer log.SetConfig(cfg)
+	return log.DeleteBefore(before)
+}
+
 // NewProducerID is an id that nobody was ever given.
 func (l transactionLog) NewProducerID(ctx context.Context) (int64, error) {
 	return l.node.nextProducerID(ctx)

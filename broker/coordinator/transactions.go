@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +29,9 @@ type TransactionLog interface {
 	// order; no records when the topic does not exist yet. fn keeps nothing of
 	// the record.
 	Read(ctx context.Context, partition int32, fn func(wire.Record) error) error
+	// Rewrite writes records behind everything else in a partition, waits until
+	// they are durable and then lets go of what stands before them.
+	Rewrite(ctx context.Context, partition int32, records []wire.Record) error
 	// NewProducerID is an id that nobody was ever given.
 	NewProducerID(ctx context.Context) (int64, error)
 	// Mark writes a marker to partitions and returns when it is durable in all of
@@ -64,6 +69,8 @@ type Transactions struct {
 }
 
 const (
+	tidyFrom       = 20_000                // records of a partition, from which on it is rewritten when it is loaded
+	tidyRatio      = 10                    // if there are so many for each id
 	markersAtOnce  = 128                   // transactions whose markers are written at a time
 	markBackoff    = 20 * time.Millisecond // before a marker is tried again, doubling
 	maxMarkBackoff = 2 * time.Second       // the longest wait before the next try
@@ -140,8 +147,9 @@ func (c *Transactions) Load(ctx context.Context) error {
 }
 
 func (c *Transactions) load(ctx context.Context, s *txnShard) error {
-	states := make(map[string]*txnState)
+	states, read := make(map[string]*txnState), 0
 	err := c.log.Read(ctx, s.partition, func(r wire.Record) error {
+		read++
 		id, state, known, err := decodeTransaction(r)
 		switch {
 		case err != nil:
@@ -157,6 +165,7 @@ func (c *Transactions) load(ctx context.Context, s *txnShard) error {
 	if err != nil {
 		return fmt.Errorf("load transactions of partition %d: %w", s.partition, err)
 	}
+	c.tidy(ctx, s.partition, states, read)
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,6 +181,21 @@ func (c *Transactions) load(ctx context.Context, s *txnShard) error {
 		c.apply(s, e, e.txn.Loaded(now))
 	}
 	return nil
+}
+
+// tidy rewrites a partition of which little still holds: every transaction
+// leaves three records, and nobody else removes them.
+func (c *Transactions) tidy(ctx context.Context, partition int32, states map[string]*txnState, read int) {
+	if read < tidyFrom || read < tidyRatio*len(states) {
+		return
+	}
+	now, records := time.Now(), make([]wire.Record, 0, len(states))
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		records = append(records, NewTransaction(id, states[id].producerID, &c.settings, now).records(states[id], now)...)
+	}
+	if err := c.log.Rewrite(ctx, partition, records); err != nil && ctx.Err() == nil { // it is as good as before
+		c.logger.Warn("transactions cannot be tidied up", slog.Int("partition", int(partition)), slog.Any("error", err))
+	}
 }
 
 // Run keeps the timers, appends what the transactions want recorded, writes

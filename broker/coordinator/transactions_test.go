@@ -57,6 +57,13 @@ func (l *memTxnLog) Read(_ context.Context, partition int32, fn func(wire.Record
 	return nil
 }
 
+func (l *memTxnLog) Rewrite(_ context.Context, partition int32, records []wire.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records[partition] = slices.Clone(records)
+	return nil
+}
+
 func (l *memTxnLog) NewProducerID(context.Context) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -281,6 +288,59 @@ func TestTransactionsThatAreNotLoaded(t *testing.T) {
 	mustBe(t, "list", c.List(kmsg.NewPtrListTransactionsRequest(), func(string) bool { return true }).ErrorCode, kerr.CoordinatorLoadInProgress)
 	code, _ := c.VerifyPartitions("id", 1, 0, topics("t"))
 	mustBe(t, "verify", code, kerr.CoordinatorLoadInProgress)
+}
+
+// A partition with many records and few ids is rewritten when it is loaded, and
+// says the same then.
+func TestTransactionsAreTidied(t *testing.T) {
+	settings := coordinator.DefaultTransactionSettings()
+	log := &memTxnLog{records: map[int32][]wire.Record{}}
+	c := coordinator.NewTransactions(coordinator.TransactionsConfig{Partitions: 3, Settings: settings, Log: log})
+	at := c.Partition("busy")
+	now := time.Now()
+	for _, id := range []string{"busy", "open"} {
+		txn := coordinator.NewTransaction(id, 7, &settings, now)
+		take := func(effects []coordinator.Effect) {
+			for _, e := range effects {
+				if a, ok := e.(coordinator.Append); ok {
+					log.records[at] = append(log.records[at], a.Records...)
+					txn.Appended(a.ID, 0, now)
+				}
+			}
+		}
+		turns := 20_000
+		if id == "open" {
+			turns = 1
+		}
+		for range turns {
+			take(txn.Init(1, coordinator.TxnInit{TimeoutMillis: 60_000, ProducerID: -1, Epoch: -1}, -1, now))
+		}
+		if id == "open" {
+			take(txn.Add(1, 7, 0, topics("t"), 2, now))
+		}
+	}
+	if err := c.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(log.records[at]); n != 2 {
+		t.Errorf("%d records are left, want one for each id", n)
+	}
+	tell := func(c *coordinator.Transactions) (out []string) {
+		for _, x := range c.List(kmsg.NewPtrListTransactionsRequest(), func(string) bool { return true }).TransactionStates {
+			out = append(out, fmt.Sprintf("%s %s %d", x.TransactionalID, x.TransactionState, x.ProducerID))
+		}
+		return out
+	}
+	again := coordinator.NewTransactions(coordinator.TransactionsConfig{Partitions: 3, Settings: settings, Log: log})
+	if err := again.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if before, after := tell(c), tell(again); len(before) != 2 || !slices.Equal(before, after) {
+		t.Errorf("before %v, after %v", before, after)
+	}
+	if d := again.Describe("busy"); c.Partition("busy") == at && d.ProducerEpoch != 19_999 {
+		t.Errorf("after it the epoch is %d", d.ProducerEpoch)
+	}
 }
 
 // Loading survives whatever stands in the log.
