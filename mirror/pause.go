@@ -60,7 +60,7 @@ type ResumeOptions struct {
 func AcceptableKinds() []string {
 	return []string{
 		KindRetentionLoss, KindSourceTruncated, KindSourceRecreated, KindTargetDeleted, KindTargetTruncated,
-		KindForeignWrite, KindFenceLost, KindSeamMismatch, KindSeamUnverified,
+		KindForeignWrite, KindFenceLost, KindSeamMismatch, KindSeamUnverified, KindPositionDoubt,
 	}
 }
 

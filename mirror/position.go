@@ -35,6 +35,8 @@ type standing struct {
 
 	unmapped bool // the map as it was persisted does not reach last
 
+	others map[checkpoint.Producer]int64 // idempotent writers that the ledger does not know, and where their last batch stands
+
 	gap   int64 // target offsets of ours behind others of ours that are gone; 0 normally
 	gapAt int64 // where these others stood
 }
@@ -121,6 +123,12 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 	err = scan(ctx, target, topic, partition, from, st.end, nil, func(b wire.Batch) error {
 		order.pass(b)
 		runs, err := ledger.Runs(b)
+		if err == nil && len(runs) == 0 && !b.IsControl() && b.BaseSequence() >= 0 && len(st.others) < maxOthers {
+			if st.others == nil {
+				st.others = map[checkpoint.Producer]int64{}
+			}
+			st.others[checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}] = b.BaseOffset()
+		}
 		if err != nil || len(runs) == 0 {
 			return err
 		}
@@ -152,6 +160,9 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 	})
 	return st, err
 }
+
+// maxOthers bounds what is remembered of strangers.
+const maxOthers = 10_000
 
 func complete(ledger *checkpoint.Ledger, known *checkpoint.Runs, b wire.Batch) error {
 	_, err := checkpoint.Complete(ledger, known, func(yield func(wire.Batch, error) bool) { yield(b, nil) })

@@ -77,6 +77,7 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		seen.admitted = true
 	}
 	at := kafka.TopicPartition{Topic: pair.targetName, Partition: id.Partition}
+	remembered := t.remembered(ctx, at) // a marker makes the leader forget the sequence
 	former, err := t.fence.take(ctx, id, key, at, func(lost *lapsedError) error {
 		return t.decide(id, t.policies(id).Unfenced == topology.UnfencedContinue, about(id, KindFenceLost, lost.Error(), ""))
 	})
@@ -92,6 +93,11 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		return b, fmt.Errorf("read which topics belong together: %w", err)
 	}
 	loaded.Pairs = named.Pairs
+	all, err := t.load(ctx, checkpoint.Key{Flow: key.Flow})
+	if err != nil {
+		return b, fmt.Errorf("read who writes for the flow: %w", err)
+	}
+	loaded.Owners, loaded.Writers = named.Owners, all.Writers
 	for _, o := range former {
 		if err := o.check(loaded.Ledger); err != nil {
 			return b, t.decide(id, false, about(id, KindFenceLost, err.Error(), ""))
@@ -102,7 +108,7 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 	if err != nil {
 		return b, err
 	}
-	if b.origin, err = t.position(ctx, id, pair, loaded, known, seen); err != nil {
+	if b.origin, err = t.position(ctx, id, pair, loaded, known, seen, remembered); err != nil {
 		return b, err
 	}
 	t.fence.settled(id) // whoever had something under way was ended
@@ -184,7 +190,7 @@ func (t *takeover) incarnation(id partitionID, pair *topicPair, loaded checkpoin
 }
 
 // position reads the target, compares the seam, and says where to go on.
-func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, seen *witness) (from origin, err error) {
+func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, seen *witness, remembered map[kafka.Producer]int32) (from origin, err error) {
 	st, err := stand(ctx, t.target, pair.targetName, id.Partition, loaded.Ledger, loaded.Runs)
 	if err != nil {
 		return from, err
@@ -208,10 +214,10 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 		in.SourceOffset, in.TargetOffset, in.Count = run.Source, run.Target, run.Count
 		t.journal.Record(in)
 	}
-	next, begun, err := t.next(ctx, id, pair, loaded, known, st)
-	if err != nil {
+	if err := t.forgotten(id, pair, loaded, known, st); err != nil {
 		return from, err
 	}
+	next, begun := t.next(ctx, id, pair, loaded, known, st, remembered)
 	if !begun {
 		if next, err = t.start(ctx, pair, id.Partition); err != nil {
 			return from, err
@@ -260,19 +266,17 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 // The tail tells; where it holds nothing of ours any more, the producers that its
 // leader remembers do, and before the first record ever what an earlier tenure
 // began with, so that start: latest does not move on at every restart.
-func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing) (next int64, begun bool, err error) {
+func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, remembered map[kafka.Producer]int32) (next int64, begun bool) {
 	next, begun = nextSource(loaded.Runs)
 	if begun { // what followed and was dropped may have expired at the source since
 		next = max(next, loaded.Runs.Through())
 	}
-	if len(st.last) == 0 && known == sameTopics {
-		last, err := t.target.LastSequences(ctx, pair.targetName, id.Partition)
-		if err != nil {
-			t.log.Debug("ask the target for its producers", slog.Any("error", err))
-		}
-		for p, sequence := range last {
-			if at, ok := loaded.Ledger.Source(p.ID, p.Epoch, sequence); ok && at+1 > next {
-				next, begun = at+1, true
+	if len(st.last) == 0 && st.lost == 0 && known == sameTopics {
+		for _, last := range []map[kafka.Producer]int32{remembered, t.remembered(ctx, kafka.TopicPartition{Topic: pair.targetName, Partition: id.Partition})} {
+			for p, sequence := range last {
+				if at, ok := loaded.Ledger.Source(p.ID, p.Epoch, sequence); ok && at+1 > next {
+					next, begun = at+1, true
+				}
 			}
 		}
 	}
@@ -283,7 +287,51 @@ func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, lo
 		next, begun = loaded.Ledger.EpochStart()
 		next = max(next, loaded.Runs.Through())
 	}
-	return next, begun, nil
+	return next, begun
+}
+
+// remembered is the last sequence of every producer that the partition's leader
+// knows; nothing where it does not tell.
+func (t *takeover) remembered(ctx context.Context, at kafka.TopicPartition) map[kafka.Producer]int32 {
+	last, err := t.target.LastSequences(ctx, at.Topic, at.Partition)
+	if err != nil {
+		t.log.Debug("ask the target for its producers", slog.Any("error", err))
+	}
+	return last
+}
+
+// forgotten finds batches of ours that the ledger does not know: it has lost its
+// end, which takes an unclean election there, and the position with it. An epoch
+// below one that it knows belongs to an earlier incarnation of the topic.
+func (t *takeover) forgotten(id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing) error {
+	if known != sameTopics {
+		return nil
+	}
+	newest := map[int64]int16{}
+	for _, p := range loaded.Ledger.Producers() {
+		newest[p.ID] = max(newest[p.ID], p.Epoch)
+	}
+	if len(loaded.Pairs) <= 1 {
+		for _, o := range loaded.Owners {
+			if _, ok := newest[o.ProducerID]; !ok {
+				newest[o.ProducerID] = -1
+			}
+		}
+		for _, w := range loaded.Writers {
+			if _, ok := newest[w.ProducerID]; !ok {
+				newest[w.ProducerID] = -1
+			}
+		}
+	}
+	for p, at := range st.others {
+		if epoch, ours := newest[p.ID]; !ours || p.Epoch <= epoch {
+			continue
+		}
+		in := about(id, KindPositionDoubt, fmt.Sprintf("target %s/%d holds a batch of this flow at %d (producer %d epoch %d) of which the ledger (%s) knows nothing: it has lost its end, and with it where the source stands", pair.targetName, id.Partition, at, p.ID, p.Epoch, checkpoint.MapTopic), "")
+		in.TargetOffset = at
+		return t.decide(id, false, in)
+	}
+	return nil
 }
 
 // lostTail deals with a target that no longer has what it had acknowledged. The
