@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -70,7 +71,7 @@ func (f *flow) buryOne(ctx context.Context, id partitionID, l letter) error {
 	}
 	r := l.record
 	r.Offset = 0
-	r.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)],
+	r.Headers = append(slices.Clip(r.Headers),
 		wire.Header{Key: letterCause, Value: []byte(l.cause)},
 		wire.Header{Key: letterFlow, Value: []byte(id.Flow)},
 		wire.Header{Key: letterTopic, Value: []byte(id.Topic)},

@@ -52,7 +52,7 @@ func newLife(ctx context.Context, e *Engine, id string, lease func() error, over
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.applying.Lock()
 	defer l.applying.Unlock()
-	l.reload(nil)
+	l.reload(nil) //nolint:contextcheck // what begins has the life's own
 	return l
 }
 

@@ -112,7 +112,7 @@ func (c citizen) Join(ctx context.Context, info []byte, run func(ctx context.Con
 			c.order = slices.DeleteFunc(c.order, func(o string) bool { return o == id })
 		})
 		var lost interface{ Lost() bool }
-		if own && !(errors.As(err, &lost) && lost.Lost()) {
+		if own && (!errors.As(err, &lost) || !lost.Lost()) {
 			return err
 		}
 	}

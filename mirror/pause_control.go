@@ -175,31 +175,17 @@ func (c *control) give(ctx context.Context, orders map[orderKey]*orderValue) err
 	default:
 		return fmt.Errorf("cluster %s cannot be asked what is paused: %s", c.cluster.Name(), c.state.get())
 	}
-	records := make([]wire.Record, 0, len(orders))
-	for key, value := range orders {
-		r := wire.Record{Offset: int64(len(records)), Timestamp: c.now().UnixMilli()}
-		var err error
-		if r.Key, err = json.Marshal(key); err != nil {
-			return err
-		}
-		if value != nil {
-			if r.Value, err = json.Marshal(*value); err != nil {
-				return err
-			}
-		}
-		records = append(records, r)
-	}
 	changed := make(chan struct{}, 1)
 	defer c.watch(changed)()
-	base, err := c.cluster.Append(ctx, ControlTopic, 0, records)
+	end, err := c.write(ctx, orders)
 	if err != nil {
-		return fmt.Errorf("write to %s: %w", ControlTopic, err)
+		return err
 	}
 	for {
 		c.mu.Lock()
 		next := c.next
 		c.mu.Unlock()
-		if next >= base+int64(len(records)) {
+		if next >= end {
 			return nil
 		}
 		select {
@@ -208,6 +194,28 @@ func (c *control) give(ctx context.Context, orders map[orderKey]*orderValue) err
 			return fmt.Errorf("the order is written to %s, and not read back yet: %w", ControlTopic, ctx.Err())
 		}
 	}
+}
+
+// write writes orders and returns the offset behind them.
+func (c *control) write(ctx context.Context, orders map[orderKey]*orderValue) (end int64, err error) {
+	records := make([]wire.Record, 0, len(orders))
+	for key, value := range orders {
+		r := wire.Record{Offset: int64(len(records)), Timestamp: c.now().UnixMilli()}
+		if r.Key, err = json.Marshal(key); err != nil {
+			return 0, err
+		}
+		if value != nil {
+			if r.Value, err = json.Marshal(*value); err != nil {
+				return 0, err
+			}
+		}
+		records = append(records, r)
+	}
+	base, err := c.cluster.Append(ctx, ControlTopic, 0, records)
+	if err != nil {
+		return 0, fmt.Errorf("write to %s: %w", ControlTopic, err)
+	}
+	return base + int64(len(records)), nil
 }
 
 func (c *control) order() *orderValue {
@@ -251,36 +259,49 @@ func (c *control) accepts(id partitionID, kind string) bool {
 	return ok && c.now().Sub(o.Time) < acceptFor
 }
 
-// clean takes back what was used up, so that it is not used again after a restart.
+// clean takes back what was used up, so that it is not used again after a
+// restart, until ctx ends and then what is left.
 func (c *control) clean(ctx context.Context) {
 	retry := backoff{base: 200 * time.Millisecond, limit: 10 * time.Second}
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-c.usedUp:
 		case <-ctx.Done():
-			return
 		}
-		c.mu.Lock()
-		used := c.used
-		c.used = nil
-		c.mu.Unlock()
-		back := map[orderKey]*orderValue{}
-		for _, key := range used {
-			back[key] = nil
-		}
-		if len(back) == 0 {
-			continue
-		}
-		if err := c.give(ctx, back); err != nil && ctx.Err() == nil {
-			c.mu.Lock()
-			c.used = append(c.used, used...)
-			c.mu.Unlock()
+		write, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
+		err := c.takeBack(write)
+		cancel()
+		if err != nil && ctx.Err() == nil {
 			retry.sleep(ctx)
 			poke(c.usedUp)
 			continue
 		}
 		retry.reset()
 	}
+}
+
+// cleanLimit is how long an end waits for the target to take back what was used up.
+const cleanLimit = 2 * time.Second
+
+func (c *control) takeBack(ctx context.Context) error {
+	c.mu.Lock()
+	used := c.used
+	c.used = nil
+	c.mu.Unlock()
+	if len(used) == 0 {
+		return nil
+	}
+	back := map[orderKey]*orderValue{}
+	for _, key := range used {
+		back[key] = nil
+	}
+	_, err := c.write(ctx, back)
+	if err != nil {
+		c.mu.Lock()
+		c.used = append(c.used, used...)
+		c.mu.Unlock()
+	}
+	return err
 }
 
 // woken is signalled when a partition is to be looked at now.

@@ -316,6 +316,49 @@ func TestForeignWrites(t *testing.T) {
 	}
 }
 
+// TestAccept: a partition that stopped because the source deleted records before
+// they were mirrored goes on at once with the operator's word, and only that
+// partition, and only once.
+func TestAccept(t *testing.T) {
+	s := newSite(t, "orders", 2)
+	_, stop := s.run()
+	s.produce("orders", 2, 0, 20)
+	s.mirrored("east.orders", 2, 20)
+	stop()
+	s.produce("orders", 2, 20, 20)
+	for p := range int32(2) {
+		if err := s.east.DeleteRecords("orders", p, 30); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, stop := s.run()
+	for p := range 2 {
+		s.until(e, "stopped", stopped("orders", p, "--accept retention-loss"))
+	}
+	if err := e.Resume(t.Context(), "east->west", "orders", mirror.ResumeOptions{Partition: 1, Accept: mirror.KindSourceTruncated}); err != nil { // of another kind
+		t.Fatal(err)
+	}
+	if err := e.Resume(t.Context(), "east->west", "orders", mirror.ResumeOptions{Partition: 0, Accept: mirror.KindRetentionLoss}); err != nil {
+		t.Fatal(err)
+	}
+	s.until(e, "partition 0 in step", func(status mirror.Status) bool {
+		p, _ := partition(status, "orders", 0)
+		return p.State == "mirroring" && p.TargetEnd == 30
+	})
+	s.until(e, "partition 1 still stopped", stopped("orders", 1, "--accept retention-loss"))
+	in := s.incident(e, mirror.KindRetentionLoss)
+	if in.SourceOffset != 20 || in.Count != 10 {
+		t.Errorf("the range is not told: %+v", in)
+	}
+	stop() // the acceptance is used up: it does not hold for the next loss
+	s.produce("orders", 1, 40, 20)
+	if err := s.east.DeleteRecords("orders", 0, 50); err != nil {
+		t.Fatal(err)
+	}
+	e, _ = s.run()
+	s.until(e, "stopped again", stopped("orders", 0, "begins at 50 and mirroring stands at 40"))
+}
+
 // TestRenameIsNoDeletion: a topic that gets another name at the target is filled
 // anew there, and nobody deleted anything.
 func TestRenameIsNoDeletion(t *testing.T) {

@@ -107,7 +107,7 @@ func (s *topicSync) deleteTopic(ctx context.Context, name string) error {
 	req.TimeoutMillis = 20_000
 	req.TopicNames = []string{name}
 	one := kmsg.NewDeleteTopicsRequestTopic()
-	one.Topic = kmsg.StringPtr(name)
+	one.Topic = new(name)
 	req.Topics = append(req.Topics, one)
 	raw, err := s.target.RequestController(ctx, req)
 	if err != nil {

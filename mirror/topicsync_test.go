@@ -245,7 +245,7 @@ func TestSyncSourceDeleted(t *testing.T) {
 			resp := req.ResponseKind().(*kmsg.MetadataResponse)
 			b := kmsg.NewMetadataResponseBroker()
 			b.Host, b.Port = hostPort(t, y.east.ListenAddrs()[0])
-			resp.Brokers, resp.ClusterID = append(resp.Brokers, b), kmsg.StringPtr("east")
+			resp.Brokers, resp.ClusterID = append(resp.Brokers, b), new("east")
 			for _, asked := range req.Topics {
 				topic := kmsg.NewMetadataResponseTopic()
 				topic.Topic, topic.ErrorCode = asked.Topic, kerr.TopicAuthorizationFailed.Code
