@@ -196,7 +196,7 @@ func (c *cluster) up(n *node) {
 		c.w.t.Fatal(err)
 	}
 	defer client.Close()
-	eventually(c.w.t, 120*time.Second, n.name+" of the cluster", func() error {
+	eventually(c.w.t, 180*time.Second, n.name+" of the cluster", func() error {
 		if !n.running() {
 			c.w.t.Fatalf("%s ended: %v\n%s", n.name, n.err, n.tail(40))
 		}
@@ -230,7 +230,7 @@ func (c *cluster) heal() {
 	}
 	admin := c.admin()
 	defer admin.Close()
-	eventually(c.w.t, 60*time.Second, "all replicas in step", func() error {
+	eventually(c.w.t, 120*time.Second, "all replicas in step", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		topics, err := admin.ListTopicsWithInternal(ctx)

@@ -85,6 +85,22 @@ func (d *daemon) partition(topic string, partition int32) (state, full string) {
 	return "", "not there"
 }
 
+// topicError is why a whole topic is not mirrored, "" when it is.
+func (d *daemon) topicError(topic string) string {
+	s, err := d.status()
+	if err != nil {
+		return err.Error()
+	}
+	for _, flow := range s.Flows {
+		for _, x := range flow.Topics {
+			if x.Source == topic {
+				return x.Error
+			}
+		}
+	}
+	return "not there"
+}
+
 // becomes waits until the partition is in that state.
 func (d *daemon) becomes(state, topic string, partition int32) {
 	d.w.t.Helper()

@@ -270,7 +270,7 @@ func (l *link) requests(c *linked) {
 
 // passRequest returns when the request may go on, or says that it vanished.
 func (l *link) passRequest(c *linked, r request) bool {
-	delayed, counted := false, false
+	delayed := false
 	for {
 		select {
 		case <-l.done:
@@ -287,16 +287,12 @@ func (l *link) passRequest(c *linked, r request) bool {
 		case now.stallTo:
 			l.wait(changed, 0)
 		case now.hold != nil && now.hold(r):
-			if !counted {
-				counted = true
-				l.mu.Lock()
-				if l.changed == changed {
-					l.held[r.client]++
-				}
-				l.mu.Unlock()
+			l.mu.Lock()
+			if l.changed == changed { // counted anew under each harm
+				l.held[r.client]++
 			}
+			l.mu.Unlock()
 			l.wait(changed, 0)
-			counted = false
 		case now.delay > 0 && !delayed:
 			l.wait(changed, now.delay)
 			delayed = true

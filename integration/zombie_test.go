@@ -35,12 +35,12 @@ func TestZombie(t *testing.T) {
 		w := newWorld(t)
 		links := w.cluster("west").links()
 		w.run("source", plainSource)
-		w.zombies(links, "auto", max(2, rounds(t)/2))
+		w.zombies(links, "auto", max(2, rounds(t)/3))
 	})
 	t.Run("embedded", func(t *testing.T) {
 		w := newWorld(t)
 		links := w.embeddedBehindLink()
-		w.zombies(links, "auto", max(2, rounds(t)/2))
+		w.zombies(links, "auto", max(2, rounds(t)/3))
 	})
 }
 
