@@ -50,7 +50,7 @@ func copyExactlyOnce(t *testing.T, dialect []kgo.Opt) {
 	work := func(id string, turns int) {
 		session, err := kgo.NewGroupTransactSession(append([]kgo.Opt{
 			kgo.SeedBrokers(node.Addr()), kgo.TransactionalID(id), kgo.ConsumerGroup("copier"), kgo.ConsumeTopics("in"),
-			kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.SessionTimeout(10 * time.Second), kgo.HeartbeatInterval(100 * time.Millisecond),
+			kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.SessionTimeout(10 * time.Second), kgo.HeartbeatInterval(100 * time.Millisecond), kgo.FetchMaxWait(200 * time.Millisecond),
 		}, dialect...)...)
 		if err != nil {
 			t.Error(err)
