@@ -50,8 +50,21 @@ type pot struct {
 	spare []*slab // without a buffer
 }
 
-// keep is how much memory of slabs that are not used is kept for the next ones.
-func (p *pot) keep() int64 { return max(2*slabSize, p.limit/8) }
+// keep is how much memory of slabs that are not used is kept for the next ones:
+// as much as is in use, for what is given back now is wanted again at once, and
+// a little when nothing is. Called with mu held.
+func (p *pot) keep() int64 { return max(2*slabSize, p.limit/8, min(p.used, p.limit-p.used)) }
+
+// trim lets go of the largest slabs that are kept beyond that. Called with mu held.
+func (p *pot) trim() {
+	for class := slabClasses - 1; class >= 0 && p.kept > p.keep(); class-- {
+		for n := len(p.free[class]); n > 0 && p.kept > p.keep(); n-- {
+			p.kept -= int64(cap(p.free[class][n-1].buf))
+			p.free[class][n-1] = nil
+			p.free[class] = p.free[class][:n-1]
+		}
+	}
+}
 
 // newBudget makes a pot of limit bytes, and a share in it.
 func newBudget(limit int64) *budget { return &budget{pot: &pot{limit: max(limit, 4*slabSize)}} }
@@ -165,6 +178,7 @@ func (p *pot) back(s *slab) {
 	defer p.mu.Unlock()
 	b.charge(-s.charged)
 	s.reset()
+	p.trim()
 	if class >= 0 && buf != nil && p.kept+int64(cap(buf)) <= p.keep() {
 		s.buf = buf[:cap(buf)]
 		p.kept += int64(cap(buf))

@@ -264,9 +264,10 @@ func (b *sourceBench) drain(p int) {
 		for i := range recs {
 			b.drained[p] = append(b.drained[p], ownRecord(&recs[i])) // the slab is used again
 		}
-		l.ack(b.ends[p])
-		l.recorded()
+		base := b.ends[p]
 		b.ends[p] += int64(e.batch.NumRecords())
+		l.ack(base)
+		l.recorded()
 	}
 }
 
@@ -320,7 +321,7 @@ func TestFetchSession(t *testing.T) {
 						}
 						body, after := source.respond(n, far, req)
 						if trouble == "cut" && n%9 == 4 {
-							body = body[:r.IntN(len(body))]
+							body = body[:n*7919%len(body)]
 						}
 						return body, after
 					})

@@ -61,7 +61,7 @@ func (b *bench) fetchOf(n, size int) {
 	}
 	var raw []byte
 	for i := range n {
-		batch, err := wire.EncodeBatch(nil, []wire.Record{{Offset: offset + int64(i), Value: make([]byte, size)}}, wire.Plain(wire.CodecNone))
+		batch, err := wire.EncodeBatch(nil, []wire.Record{{Offset: offset + int64(i), Timestamp: time.Now().UnixMilli(), Value: make([]byte, size)}}, wire.Plain(wire.CodecNone))
 		if err != nil {
 			b.t.Fatal(err)
 		}

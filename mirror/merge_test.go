@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -287,7 +288,7 @@ func TestLadderAndMergeKeepEveryRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	filter := flow.FilterFor("t")
-	for seed := range uint64(300) {
+	for seed := range uint64(150) {
 		r := rand.New(rand.NewPCG(seed, 99))
 		source, want := randomSource(r, 20+r.IntN(200))
 		limits := ladderLimits{inflate: 1 << 24}
@@ -375,9 +376,16 @@ func TestLadderAndMergeKeepEveryRecord(t *testing.T) {
 			}
 			w := want[i]
 			w.Offset = got[i].Offset
-			if diff := cmp.Diff(w, got[i], cmpopts.EquateEmpty()); diff != "" {
-				t.Fatalf("seed %d: record %d: %s", seed, i, diff)
+			if !sameRecord(&w, &got[i]) {
+				t.Fatalf("seed %d: record %d: %s", seed, i, cmp.Diff(w, got[i], cmpopts.EquateEmpty()))
 			}
 		}
 	}
+}
+
+// sameRecord is quicker than cmp with large values.
+func sameRecord(a, b *wire.Record) bool {
+	return a.Offset == b.Offset && a.Timestamp == b.Timestamp && bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) &&
+		(a.Key == nil) == (b.Key == nil) && (a.Value == nil) == (b.Value == nil) &&
+		slices.EqualFunc(a.Headers, b.Headers, func(x, y wire.Header) bool { return x.Key == y.Key && bytes.Equal(x.Value, y.Value) })
 }
