@@ -71,7 +71,7 @@ func newTenure(f *flow, id partitionID) *tenure {
 // Run holds the partition until ctx ends, and then until nothing of it is in
 // flight or the lease is over.
 func (t *tenure) Run(ctx context.Context) {
-	defer t.letGo()
+	defer t.letGo() //nolint:contextcheck // ctx has ended by then
 	retry := backoff{base: 200 * time.Millisecond, limit: 30 * time.Second}
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -297,7 +297,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 			}
 			if epoch := w.ledgerEpoch(l.key.MapPartition()); epoch >= 0 && epoch != ledgerEpoch {
 				if ledgerEpoch >= 0 { // a ledger that lost its end holds what is needed again
-					f.writeAhead([]ledgerStep{{lane: l, steps: l.landmarks()}})
+					f.writeAhead([]ledgerStep{{lane: l, steps: l.landmarks()}}) //nolint:contextcheck // it is the flow's to write
 				}
 				ledgerEpoch = epoch
 			}
