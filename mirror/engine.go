@@ -42,8 +42,9 @@ type Engine struct {
 	started  time.Time
 	pot      *budget // of all flows together
 
-	mu           sync.Mutex // guards the fields below
-	life         *life      // nil while this instance is no member
+	mu           sync.Mutex  // guards the fields below
+	fenced       []time.Time // when lives of this instance were, lately
+	life         *life       // nil while this instance is no member
 	parts        map[string]*lasting
 	controls     map[string]*control         // by target cluster
 	spawn        func(func(context.Context)) // nil while the engine does not run
@@ -198,6 +199,26 @@ func (e *Engine) lifetime(whole, present context.Context, id string, deadline fu
 	}
 	return nil
 }
+
+// duel notes that a life of this instance was fenced, and says whether that came
+// to be a habit: without Consul there is nobody to say which of two processes is
+// to go on. Once proves nothing: who lost the answers to its own requests has lost
+// count of its epochs, and a new life is all it takes.
+func (e *Engine) duel() bool {
+	if e.config().Coordination.Consul != nil {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	e.fenced = append(slices.DeleteFunc(e.fenced, func(at time.Time) bool { return now.Sub(at) > duelWindow }), now)
+	return len(e.fenced) >= duelRounds
+}
+
+const (
+	duelWindow = 2 * time.Minute
+	duelRounds = 4
+)
 
 // noteMembers keeps who is there and who holds what, for the status and the leader.
 func (e *Engine) noteMembers(members, held map[string][]byte) error {

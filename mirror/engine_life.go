@@ -58,12 +58,10 @@ func newLife(ctx context.Context, e *Engine, id string, lease func() error, over
 
 // fail ends the life: a flow may not write under its identity any more.
 func (l *life) fail(err error) {
-	l.mu.Lock()
-	if fenced := (*fencedError)(nil); errors.As(err, &fenced) && l.engine.config().Coordination.Consul == nil {
-		// Without Consul there is nobody to say which of two processes is to go on:
-		// a new life would fence the other, which would fence us.
-		err = fmt.Errorf("another process mirrors the same flow into the same cluster: give only one of them the flow, or let Consul divide the work (coordination.consul): %s", err) //nolint:errorlint // not to be followed by another life
+	if fenced := (*fencedError)(nil); errors.As(err, &fenced) && l.engine.duel() {
+		err = fmt.Errorf("another process mirrors the same flow into the same cluster, and each ends the other: give only one of them the flow, or let Consul divide the work (coordination.consul): %s", err) //nolint:errorlint // not to be followed by another life
 	}
+	l.mu.Lock()
 	if l.failure == nil {
 		l.failure = err
 	}

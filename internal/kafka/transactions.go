@@ -112,12 +112,15 @@ func (c *Cluster) AddPartitions(ctx context.Context, transactionalID string, who
 }
 
 // EndTransaction ends the transaction of a producer and returns the epoch that
-// the producer goes on with: from version 5 on (KIP-890) the coordinator takes a
-// new one. It answers before the markers are written.
+// the producer goes on with. It answers before the markers are written.
+//
+// It goes out in version 4 at most: from version 5 on (KIP-890) the coordinator
+// takes the next epoch with it, and who loses that answer and then one more has
+// lost count of its own epochs.
 func (c *Cluster) EndTransaction(ctx context.Context, transactionalID string, who Producer, commit bool) (Producer, error) {
 	req := kmsg.NewPtrEndTxnRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = transactionalID, who.ID, who.Epoch, commit
-	resp, err := as[*kmsg.EndTxnResponse](c.RequestTransaction(ctx, transactionalID, req))
+	resp, err := as[*kmsg.EndTxnResponse](c.RequestTransaction(ctx, transactionalID, AtMost(req, 4)))
 	if err == nil {
 		err = kerr.ErrorForCode(resp.ErrorCode)
 	}
