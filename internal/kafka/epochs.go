@@ -27,13 +27,12 @@ func (c *Cluster) EpochEnd(ctx context.Context, topic string, partition, epoch i
 	if err != nil {
 		return -1, false, err
 	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return -1, false, c.errorf(err, "ask for the end of leader epoch %d of %s/%d", epoch, topic, partition)
-			}
-			return p.EndOffset, p.EndOffset >= 0, nil
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return -1, false, c.errorf(errors.New("the response lacks the partition"), "ask for the end of leader epoch %d of %s/%d", epoch, topic, partition)
 	}
-	return -1, false, c.errorf(errors.New("the response lacks the partition"), "ask for the end of leader epoch %d of %s/%d", epoch, topic, partition)
+	p := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		return -1, false, c.errorf(err, "ask for the end of leader epoch %d of %s/%d", epoch, topic, partition)
+	}
+	return p.EndOffset, p.EndOffset >= 0, nil
 }
