@@ -98,8 +98,8 @@ func (l *simLife) load(ctx context.Context, key checkpoint.Key) (checkpoint.Load
 		return loaded, err
 	}
 	rules := l.world.rules
-	if rules.oneOwner && len(loaded.Owners) > 1 {
-		loaded.Owners = loaded.Owners[len(loaded.Owners)-1:]
+	if rules.noOwners {
+		loaded.Owners = nil
 	}
 	if rules.noMap && key.TopicID != [16]byte{} {
 		loaded.Runs = &checkpoint.Runs{}

@@ -25,7 +25,7 @@ import (
 type simRules struct {
 	anyFence        bool // 1: goes on where a dead owner cannot be fenced
 	unconditional   bool // 2: InitProducerId names no epoch, and who is fenced takes a new one
-	oneOwner        bool // 3: only the newest owner is ended
+	noOwners        bool // 3: who owned is not written down
 	unmarkedEpochs  bool // 4: no marker before a new epoch of one's own
 	fenceLeaderless bool // 5: fences partitions that have no leader
 	sharedIdentity  bool // 6: one transactional id for all
@@ -73,6 +73,7 @@ type simWorld struct {
 	accepting   bool
 	steps       int
 	idle        int           // requests in a row that found nothing to do
+	rough       bool          // what is under way is left there whenever it can be
 	pace        time.Duration // of time
 	loose       []*simConn    // of earlier connections, and of the dead
 	stuck       int32         // a partition that never gets its leader back; -1 none
@@ -131,7 +132,7 @@ type simOptions struct {
 	rules   simRules
 	faults  *simFaults // nil: by the seed
 	tracing bool
-	shape   func(w *simWorld)
+	rough   bool
 }
 
 type simResult struct {
@@ -205,9 +206,7 @@ func newSimWorld(t testing.TB, o simOptions) *simWorld {
 	for i := range w.current {
 		w.current[i] = w.newLife(i)
 	}
-	if o.shape != nil {
-		o.shape(w)
-	}
+	w.rough = o.rough
 	return w
 }
 
@@ -350,6 +349,7 @@ func (w *simWorld) move(chaos bool) {
 	if conns := w.conns(); len(conns) > 0 && w.r.IntN(2) == 0 {
 		c := conns[w.r.IntN(len(conns))]
 		switch {
+		case c.broken && chaos && w.r.IntN(10) > 0: // it lies in the broker's queue for long
 		case c.broken && w.r.IntN(12) == 0: // the broker throws away what came over a broken connection
 			c.queue = nil
 		case c.queue[0].replied && !c.broken && !c.life.paused:
@@ -621,7 +621,11 @@ func (w *simWorld) harm() {
 	l := w.current[w.r.IntN(len(w.current))]
 	p := int32(w.r.IntN(len(w.sources)))
 	data := w.target(p)
-	switch n := w.r.IntN(100); {
+	n := w.r.IntN(100)
+	if w.rough && l != nil && !l.dead.Load() && l.conns[p] != nil && slices.ContainsFunc(l.conns[p].queue, func(f *simFlying) bool { return !f.taken }) {
+		n = []int{55, 55, 71, 71}[w.r.IntN(4)] // something is under way: that is the moment
+	}
+	switch {
 	case n < 8:
 		w.sources[p].grow(1 + w.r.IntN(3))
 	case n < 16: // a stranger
@@ -681,8 +685,14 @@ func (w *simWorld) harm() {
 		if l != nil && l.conns[p] != nil {
 			w.tracef("cut %s %d", l.name, p)
 			w.cut(l, p)
+			l.mu.Lock()
+			t := l.tenures[p]
+			l.mu.Unlock()
+			if lane, _ := t.current(); lane != nil && w.r.IntN(2) == 0 {
+				lane.fault(&waitError{"something else is the matter"})
+			}
 		}
-	case n < 71: // SIGSTOP, SIGCONT
+	case n < 71 && !w.rough || n == 63: // SIGSTOP, SIGCONT
 		for _, l := range w.lives {
 			if l.paused && w.r.IntN(2) == 0 {
 				w.wake(l)
@@ -696,7 +706,7 @@ func (w *simWorld) harm() {
 		if l != nil && !l.dead.Load() {
 			w.tracef("kill %s", l.name)
 			l.kill()
-			if w.r.IntN(2) == 0 {
+			if w.rough || w.r.IntN(2) == 0 {
 				w.lose(l)
 			}
 		}
@@ -958,7 +968,7 @@ func (w *simWorld) arrived() bool {
 // hangs says whether a fence hangs because its partition lost its leader for good
 // after the fence had looked.
 func (w *simWorld) hangs() bool {
-	return w.stuck >= 0 && slices.ContainsFunc(w.coordinator.due, func(m *simMark) bool {
+	return w.stuck >= 0 && !w.rules.fenceLeaderless && slices.ContainsFunc(w.coordinator.due, func(m *simMark) bool {
 		return m.txn != nil && m.at == kafka.TopicPartition{Topic: "t", Partition: w.stuck}
 	})
 }
