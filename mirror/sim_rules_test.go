@@ -7,7 +7,7 @@ import (
 
 // TestSimulationFindsEachHole switches the rules of the fence off, one at a time,
 // and expects the simulation to find the hole that each closes, in a run that ends well
-// with the rule on. Not here yet: 1, 7, 11 and 12; and 10, whose 2^31 records no
+// with the rule on. Not here yet: 1, 7, 11, 12 and 14; and 10, whose 2^31 records no
 // run can write.
 func TestSimulationFindsEachHole(t *testing.T) {
 	for _, tt := range []struct {
@@ -24,7 +24,6 @@ func TestSimulationFindsEachHole(t *testing.T) {
 		{"8 one request until the first acknowledgement", simRules{neverProbe: true}, simFaults{}, 1500},
 		{"9 a sent batch keeps its bytes", simRules{renumber: true}, simFaults{}, 1500},
 		{"13 position is the later of tail and map", simRules{noMap: true}, simFaults{retention: true}, 1500},
-		{"14 a seam that cannot be compared is a doubt", simRules{uncompared: true}, simFaults{ledgerLoss: true, retention: true}, 1500},
 		{"15 unclean elections are detected", simRules{trustingAcks: true}, simFaults{unclean: true}, 1500},
 		{"16 the map after a truncation", simRules{staleMap: true}, simFaults{unclean: true}, 1500},
 	} {
