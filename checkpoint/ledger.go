@@ -24,6 +24,7 @@ type Producer struct {
 type Ledger struct {
 	producers map[Producer]*lane
 	start     int64 // see EpochStart
+	first     int64 // see FirstStart
 	started   bool
 }
 
@@ -73,6 +74,9 @@ func (l *Ledger) Add(a Anchor) {
 		step := laneStep{position: line.unwrap(s.Sequence), source: s.Source}
 		line.newest = step.position
 		if s.Sequence == 0 {
+			if !l.started {
+				l.first = s.Source
+			}
 			l.start, l.started = s.Source, true
 		}
 		i := line.at(step.position)
@@ -126,6 +130,10 @@ func (l *Ledger) Owns(producerID int64, epoch int16) bool {
 // none. (Not the largest: when the target topic was created anew, mirroring
 // began again below where older epochs had begun.)
 func (l *Ledger) EpochStart() (offset int64, ok bool) { return l.start, l.started }
+
+// FirstStart returns the source offset that the oldest epoch began with, of those
+// that the ledger still holds.
+func (l *Ledger) FirstStart() (offset int64, ok bool) { return l.first, l.started }
 
 // Producers returns every producer epoch in the ledger, by id and epoch.
 func (l *Ledger) Producers() []Producer {

@@ -27,6 +27,7 @@ const (
 // standing is what a target partition says about itself: which of its batches
 // are ours, and so where the source stands in it.
 type standing struct {
+	start   int64            // where the target's log begins
 	end     int64            // the target's high watermark, up to which it was read
 	last    wire.Batch       // the last batch of ours, if one is left
 	carries []checkpoint.Run // what last carries
@@ -106,6 +107,7 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 	if err != nil {
 		return st, fmt.Errorf("read the start of %s/%d: %w", topic, partition, err)
 	}
+	st.start = start
 	if st.end, err = target.ListOffset(ctx, topic, partition, atLatest); err != nil {
 		return st, fmt.Errorf("read the end of %s/%d: %w", topic, partition, err)
 	}

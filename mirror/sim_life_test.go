@@ -155,7 +155,8 @@ func (l *simLife) run() {
 	l.workers.Go(func() { _ = l.fence.Run(l.work) })
 	select {
 	case <-l.flow.Done():
-	case <-l.fence.fatal:
+	case err := <-l.fence.fatal:
+		l.world.tracef("a life ends: %v", err)
 		l.stop()
 	}
 	l.mu.Lock()

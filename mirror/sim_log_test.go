@@ -263,10 +263,6 @@ func (s *simSource) grow(n int) {
 	}
 }
 
-func (s *simSource) grown() bool {
-	return s.end == s.batches[len(s.batches)-1].LastOffset()+1
-}
-
 // retain is retention at the source.
 func (s *simSource) retain(offset int64) {
 	for _, b := range s.batches {

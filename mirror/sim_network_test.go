@@ -113,7 +113,7 @@ var errSimAgain = errors.New("again")
 func (p simPort) Fetch(ctx context.Context, topic string, partition int32, offset int64, maxBytes int32, _ bool, maxWait time.Duration) (kafka.FetchResult, error) {
 	log := p.log(topic, partition)
 	rules := p.life.world.rules
-	got, err := p.life.call(ctx, false, fmt.Sprintf("fetch %v %d", log.at, offset), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("fetch %v %d", log.at, offset), func(*simRequest) (any, error) {
 		if rules.blindMarker && maxWait == markerWait || rules.openLedger && maxWait == markerWait && topic == checkpoint.MapTopic {
 			b := simMarker(kafka.Producer{ID: p.life.fencing.ID, Epoch: 32000})
 			b.SetBaseOffset(offset)
@@ -140,7 +140,7 @@ func (p simPort) Fetch(ctx context.Context, topic string, partition int32, offse
 
 func (p simPort) ListOffset(ctx context.Context, topic string, partition int32, timestamp int64) (int64, error) {
 	log := p.log(topic, partition)
-	got, err := p.life.call(ctx, false, fmt.Sprintf("list %v %d", log.at, timestamp), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("list %v %d", log.at, timestamp), func(*simRequest) (any, error) {
 		if !log.leader && !p.life.world.rules.fenceLeaderless {
 			return nil, errSimAgain
 		}
@@ -160,7 +160,7 @@ func (p simPort) ListOffset(ctx context.Context, topic string, partition int32, 
 
 func (p simPort) Read(ctx context.Context, topic string, partition int32, from int64, fn func(wire.Record) error) (int64, error) {
 	log := p.log(topic, partition)
-	got, err := p.life.call(ctx, false, fmt.Sprintf("read %v %d", log.at, from), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("read %v %d", log.at, from), func(*simRequest) (any, error) {
 		if !log.leader {
 			return nil, errSimAgain
 		}
@@ -232,7 +232,7 @@ func (p simPort) Append(context.Context, string, int32, []wire.Record) (int64, e
 }
 
 func (p simPort) Transactions(ctx context.Context) (bool, error) {
-	_, err := p.life.call(ctx, false, "api versions", func(r *simRequest) (any, error) { return true, nil })
+	_, err := p.life.call(ctx, false, "api versions", func(*simRequest) (any, error) { return true, nil })
 	return err == nil, err
 }
 
@@ -241,7 +241,7 @@ func (p simPort) InitProducer(ctx context.Context, id string, current kafka.Prod
 	if w.rules.unconditional {
 		current = kafka.NoProducer
 	}
-	got, err := p.life.call(ctx, false, fmt.Sprintf("init %s %v", id, current), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("init %s %v", id, current), func(*simRequest) (any, error) {
 		return w.coordinator.init(id, current)
 	})
 	if err != nil {
@@ -254,7 +254,7 @@ func (p simPort) InitProducer(ctx context.Context, id string, current kafka.Prod
 func (p simPort) AddPartitions(ctx context.Context, id string, who kafka.Producer, partitions []kafka.TopicPartition) (map[kafka.TopicPartition]error, error) {
 	w := p.life.world
 	partitions = slices.Clone(partitions)
-	_, err := p.life.call(ctx, false, fmt.Sprintf("add %s %v %v", id, who, partitions[0]), func(r *simRequest) (any, error) {
+	_, err := p.life.call(ctx, false, fmt.Sprintf("add %s %v %v", id, who, partitions[0]), func(*simRequest) (any, error) {
 		if w.rules.openLedger && partitions[0].Topic == checkpoint.MapTopic {
 			return nil, nil
 		}
@@ -265,7 +265,7 @@ func (p simPort) AddPartitions(ctx context.Context, id string, who kafka.Produce
 
 func (p simPort) EndTransaction(ctx context.Context, id string, who kafka.Producer, _ bool) (kafka.Producer, error) {
 	w := p.life.world
-	got, err := p.life.call(ctx, false, fmt.Sprintf("end %s %v", id, who), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("end %s %v", id, who), func(*simRequest) (any, error) {
 		if t := w.coordinator.txns[id]; w.rules.openLedger && t != nil && t.status == simEmpty {
 			return who, nil
 		}
@@ -279,7 +279,7 @@ func (p simPort) EndTransaction(ctx context.Context, id string, who kafka.Produc
 
 func (p simPort) LastSequences(ctx context.Context, topic string, partition int32) (map[kafka.Producer]int32, error) {
 	log := p.log(topic, partition)
-	got, err := p.life.call(ctx, false, fmt.Sprintf("producers %v", log.at), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("producers %v", log.at), func(*simRequest) (any, error) {
 		if !log.leader {
 			return nil, errSimAgain
 		}
@@ -303,7 +303,7 @@ func (p simPort) LastSequences(ctx context.Context, topic string, partition int3
 type simSourcePort struct{ life *simLife }
 
 func (p simSourcePort) Fetch(ctx context.Context, _ string, partition int32, offset int64, maxBytes int32, _ bool, _ time.Duration) (kafka.FetchResult, error) {
-	got, err := p.life.call(ctx, false, fmt.Sprintf("source fetch %d %d", partition, offset), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("source fetch %d %d", partition, offset), func(*simRequest) (any, error) {
 		return p.life.world.sources[partition].fetch(offset, int(maxBytes)), nil
 	})
 	if err != nil {
@@ -313,7 +313,7 @@ func (p simSourcePort) Fetch(ctx context.Context, _ string, partition int32, off
 }
 
 func (p simSourcePort) ListOffset(ctx context.Context, _ string, partition int32, timestamp int64) (int64, error) {
-	got, err := p.life.call(ctx, false, fmt.Sprintf("source list %d %d", partition, timestamp), func(r *simRequest) (any, error) {
+	got, err := p.life.call(ctx, false, fmt.Sprintf("source list %d %d", partition, timestamp), func(*simRequest) (any, error) {
 		if s := p.life.world.sources[partition]; timestamp == atLatest {
 			return s.end, nil
 		} else {

@@ -82,7 +82,6 @@ type simWorld struct {
 	incidents []Incident
 	lines     []string // of the trace, if there is one
 	tracing   bool
-	hash      uint64
 	fault     string
 }
 
@@ -609,7 +608,7 @@ func (w *simWorld) elect(log *simLog, to int64) {
 }
 
 // between is an offset above low, up to high, where a batch ends.
-func (w *simWorld) between(log *simLog, low, high int64) int64 {
+func (w *simWorld) between(low, high int64) int64 {
 	if high <= low {
 		return high
 	}
@@ -641,7 +640,7 @@ func (w *simWorld) harm() {
 		if w.r.IntN(3) == 0 {
 			log = w.all[w.r.IntN(len(w.all))]
 		}
-		w.elect(log, w.between(log, log.hw, log.end))
+		w.elect(log, w.between(log.hw, log.end))
 	case n < 30: // no leader for a while
 		log := data
 		if w.r.IntN(3) == 0 {
@@ -651,11 +650,11 @@ func (w *simWorld) harm() {
 			w.tracef("no leader %v", log.at)
 			log.leader = false
 		} else {
-			w.elect(log, w.between(log, log.hw, log.end))
+			w.elect(log, w.between(log.hw, log.end))
 		}
 	case n < 36:
 		if w.faults.unclean && data.leader && w.r.IntN(3) == 0 {
-			w.elect(data, w.between(data, max(data.start, data.hw-20), data.hw))
+			w.elect(data, w.between(max(data.start, data.hw-20), data.hw))
 		}
 	case n < 39:
 		if w.faults.ledgerLoss {
@@ -766,7 +765,7 @@ func (w *simWorld) rejoin() {
 func (w *simWorld) retain(p int32) {
 	data := w.target(p)
 	if w.r.IntN(2) == 0 {
-		data.retain(w.between(data, data.start, min(data.hw, w.mapped(p))))
+		data.retain(w.between(data.start, min(data.hw, w.mapped(p))))
 		w.tracef("target %d starts at %d of %d", p, data.start, data.hw)
 		return
 	}
@@ -841,7 +840,7 @@ func (w *simWorld) quiet() {
 			c.queue = nil
 		}
 	}
-	for i := len(w.net.pending) - 1; i >= 0; i-- {
+	for i := range slices.Backward(w.net.pending) {
 		if w.net.pending[i].orphan {
 			w.net.pending = slices.Delete(w.net.pending, i, i+1)
 		}

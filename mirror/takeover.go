@@ -217,7 +217,10 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 	if err := t.forgotten(id, pair, loaded, known, st); err != nil {
 		return from, err
 	}
-	next, begun := t.next(ctx, id, pair, loaded, known, st, remembered)
+	next, begun, err := t.next(ctx, id, pair, loaded, known, st, remembered)
+	if err != nil {
+		return from, err
+	}
 	if !begun {
 		if next, err = t.start(ctx, pair, id.Partition); err != nil {
 			return from, err
@@ -266,7 +269,7 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 // The tail tells; where it holds nothing of ours any more, the producers that its
 // leader remembers do, and before the first record ever what an earlier tenure
 // began with, so that start: latest does not move on at every restart.
-func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, remembered map[kafka.Producer]int32) (next int64, begun bool) {
+func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, remembered map[kafka.Producer]int32) (next int64, begun bool, err error) {
 	next, begun = nextSource(loaded.Runs)
 	if begun { // what followed and was dropped may have expired at the source since
 		next = max(next, loaded.Runs.Through())
@@ -284,10 +287,34 @@ func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, lo
 		next, _, begun = loaded.Runs.End()
 	}
 	if !begun && known == sameTopics {
-		next, begun = loaded.Ledger.EpochStart()
+		if next, begun, err = t.beginning(id, pair, loaded, st); err != nil {
+			return 0, false, err
+		}
 		next = max(next, loaded.Runs.Through())
 	}
-	return next, begun
+	return next, begun, nil
+}
+
+// beginning is where a partition goes on of which nothing is in the target: where
+// the newest epoch began; and where the first one did, if the target's log begins
+// at its first offset, so that what the epochs between wrote can only have been
+// lost. (If they wrote nothing, because all of it was dropped, it is dropped again.)
+func (t *takeover) beginning(id partitionID, pair *topicPair, loaded checkpoint.Loaded, st standing) (next int64, begun bool, err error) {
+	next, begun = loaded.Ledger.EpochStart()
+	first, ok := loaded.Ledger.FirstStart()
+	if source, _, mapped := loaded.Runs.End(); mapped {
+		first, ok = source, true
+	}
+	if !ok || !begun || st.start > 0 || first >= next {
+		return next, begun, nil
+	}
+	in := about(id, KindTargetTruncated, fmt.Sprintf("target %s/%d holds nothing of this flow, and mirroring stood at source offset %d: the target lost it in an unclean election, or there was nothing to mirror", pair.targetName, id.Partition, next), "")
+	in.SourceOffset, in.TargetOffset = first, st.end
+	remirror := t.policies(id).TargetTruncated == topology.TargetLostRemirror
+	if remirror {
+		in.Action = fmt.Sprintf("mirrors it again from source offset %d", first)
+	}
+	return first, true, t.decide(id, remirror, in)
 }
 
 // remembered is the last sequence of every producer that the partition's leader
