@@ -85,6 +85,9 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 					r.states[p.State]++
 				}
 			}
+			if p.State == stateWaiting && p.Error == "" {
+				p.Error = r.status.Error
+			}
 			if p.State == stateStopped || p.State == stateWaiting && p.Owner != "" {
 				bad++
 			}
