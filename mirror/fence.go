@@ -80,6 +80,7 @@ type fence struct {
 
 	asking chan struct{}            // capacity 1: whoever filled it owns the fields below
 	now    kafka.Producer           // the newest epoch
+	ending bool                     // a transaction under our own identity is under way
 	used   map[partitionID]int16    // the newest epoch that was written under
 	writer *kafka.Writer            // of what goes to the offset map's topic
 	plainW checkpoint.Appender      // the same without transactions
@@ -250,26 +251,51 @@ func (x *fence) next(ctx context.Context, id partitionID) (kafka.Producer, error
 		pid, epoch, err := x.plain.next(ctx, id)
 		return kafka.Producer{ID: pid, Epoch: epoch}, err
 	}
-	if err := x.lock(ctx); err != nil {
+	var p kafka.Producer
+	err := x.patiently(ctx, func(ctx context.Context) error {
+		if last, ok := x.used[id]; ok && last >= x.now.Epoch {
+			if err := x.bump(ctx); err != nil {
+				return err
+			}
+		}
+		p, x.used[id] = x.now, x.now.Epoch
+		return nil
+	})
+	if err != nil {
 		return kafka.NoProducer, err
 	}
-	defer x.unlock()
-	if last, ok := x.used[id]; ok && last >= x.now.Epoch {
-		if err := x.bump(ctx); err != nil {
-			return kafka.NoProducer, err
+	return p, nil
+}
+
+// patiently calls fn with asking held, and again while a transaction under our
+// own identity is ending, without it in between: a partition that has lost its
+// leader may keep one from ending for long, and others are not to wait for it.
+func (x *fence) patiently(ctx context.Context, fn func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, fencePatience, errFenceSlow)
+	defer cancel()
+	for retry := (backoff{base: 10 * time.Millisecond, limit: time.Second}); ; retry.sleep(ctx) {
+		if err := x.lock(ctx); err != nil {
+			return err
+		}
+		err := fn(ctx)
+		x.unlock()
+		if !errors.Is(err, kerr.ConcurrentTransactions) || ctx.Err() != nil {
+			return err
 		}
 	}
-	x.used[id] = x.now.Epoch
-	return x.now, nil
 }
 
 // bump takes the next epoch of our own identity, naming the present one: if that
-// is not the newest any more, a successor is there. Called with asking held.
+// is not the newest any more, a successor is there. CONCURRENT_TRANSACTIONS is for
+// the caller to repeat. Called with asking held.
 func (x *fence) bump(ctx context.Context) error {
 	if x.now.Epoch >= lastEpoch {
 		return x.fail(&spentError{x.id})
 	}
-	p, err := x.initialise(ctx, x.id, x.now)
+	if x.ending { // it would be aborted under another epoch, and its end refused as if we were fenced
+		return fmt.Errorf("take the next epoch of %s: %w", x.id, kerr.ConcurrentTransactions)
+	}
+	p, err := x.target.InitProducer(ctx, x.id, x.now)
 	switch {
 	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch):
 		return x.fail(&fencedError{x.id, err})
@@ -312,14 +338,13 @@ func (x *fence) Run(ctx context.Context) error {
 }
 
 func (x *fence) renew(ctx context.Context) {
-	if err := x.lock(ctx); err != nil {
-		return
-	}
-	defer x.unlock()
-	if x.writer == nil {
-		return
-	}
-	if err := x.bump(ctx); err != nil && ctx.Err() == nil {
+	err := x.patiently(ctx, func(ctx context.Context) error {
+		if x.writer == nil {
+			return nil
+		}
+		return x.bump(ctx)
+	})
+	if err != nil && ctx.Err() == nil {
 		x.log.Warn("renew the transactional id", slog.String("id", x.id), slog.Any("error", err))
 	}
 }

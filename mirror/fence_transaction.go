@@ -142,6 +142,13 @@ func (x *fence) transaction(ctx context.Context, id string, batch []*fenceReques
 	if err != nil {
 		return err
 	}
+	if id == x.id {
+		defer func() {
+			x.asking <- struct{}{}
+			x.ending = false
+			x.unlock()
+		}()
+	}
 	for len(alive) > 0 {
 		partitions := make([]kafka.TopicPartition, 0, len(alive))
 		for _, r := range alive {
@@ -194,14 +201,15 @@ func (x *fence) locate(ctx context.Context, batch []*fenceRequest) {
 // identify takes an epoch of the identity that is to be ended.
 func (x *fence) identify(ctx context.Context, id string, owner checkpoint.Owner) (kafka.Producer, error) {
 	if id == x.id {
-		if err := x.lock(ctx); err != nil {
-			return kafka.NoProducer, err
-		}
-		defer x.unlock()
-		if err := x.bump(ctx); err != nil {
-			return kafka.NoProducer, err
-		}
-		return x.now, nil
+		var who kafka.Producer
+		err := x.patiently(ctx, func(ctx context.Context) error {
+			if err := x.bump(ctx); err != nil {
+				return err
+			}
+			who, x.ending = x.now, true
+			return nil
+		})
+		return who, err
 	}
 	who, err := x.initialise(ctx, id, kafka.NoProducer)
 	if err != nil {

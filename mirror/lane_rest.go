@@ -36,6 +36,9 @@ func (l *lane) detach(from *appender, why string) {
 	if l.sender != from {
 		return
 	}
+	if l.turned+l.flying > l.queue.len() { // of some in flight the lane was closed over
+		l.forgotten = true
+	}
 	for i := l.turned; i < min(l.turned+l.flying, l.queue.len()); i++ {
 		l.queue.at(i).doubtful = true
 	}

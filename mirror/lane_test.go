@@ -291,3 +291,30 @@ func TestIncarnationOfOnePartition(t *testing.T) {
 		t.Errorf("the map still holds the old target's runs")
 	}
 }
+
+// TestClosedOverFlight: what was in flight when a lane was closed behind refused
+// batches, and is never answered, may still land.
+func TestClosedOverFlight(t *testing.T) {
+	b := newBench(t)
+	b.fetch(1)
+	if _, ok, _ := b.lane.sendable(time.Now()); !ok {
+		t.Fatal("the first batch does not leave")
+	}
+	b.lane.ack(0)
+	b.lane.recorded()
+	b.fetch(5)
+	for i := range 5 {
+		if _, ok, _ := b.lane.sendable(time.Now()); !ok {
+			t.Fatalf("batch %d does not leave", i)
+		}
+	}
+	for range 3 {
+		b.lane.refuse(time.Now())
+	}
+	b.lane.close()
+	b.lane.detach(b.appender, "connection lost")
+	b.lane.abandon()
+	if b.lane.clean() {
+		t.Error("two requests were never answered, and the lane says that nothing is under way")
+	}
+}
