@@ -1,32 +1,40 @@
 package mirror
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
 
+// simHole is a rule switched off, the faults under which its hole opens, and how
+// many seeds it may take to fall into it.
+type simHole struct {
+	rule   string
+	off    simRules
+	faults simFaults
+	seeds  int
+}
+
 // TestSimulationFindsEachHole switches the rules of the fence off, one at a time,
 // and expects the simulation to find the hole that each closes, in a run that ends well
-// with the rule on. Not here yet: 1, 7, 11, 12 and 14; and 10, whose 2^31 records no
+// with the rule on. Not here yet: 1, 7, 11, 12 and 14; 5 with KMIRROR_SEEDS only; and 10, whose 2^31 records no
 // run can write.
 func TestSimulationFindsEachHole(t *testing.T) {
-	for _, tt := range []struct {
-		rule   string
-		off    simRules
-		faults simFaults
-		seeds  int
-	}{
+	holes := []simHole{
 		{"2 no way back past a fence", simRules{unconditional: true}, simFaults{}, 1500},
 		{"3 owners are a list", simRules{noOwners: true}, simFaults{}, 1500},
 		{"4 a marker for every change of epoch", simRules{unmarkedEpochs: true}, simFaults{}, 1500},
-		{"5 one unavailable partition must not hang the id", simRules{fenceLeaderless: true}, simFaults{}, 1500},
 		{"6 a producer id belongs to one flow of one instance", simRules{sharedIdentity: true}, simFaults{}, 1500},
 		{"8 one request until the first acknowledgement", simRules{neverProbe: true}, simFaults{}, 1500},
 		{"9 a sent batch keeps its bytes", simRules{renumber: true}, simFaults{}, 1500},
 		{"13 position is the later of tail and map", simRules{noMap: true}, simFaults{retention: true}, 1500},
 		{"15 unclean elections are detected", simRules{trustingAcks: true}, simFaults{unclean: true}, 1500},
 		{"16 the map after a truncation", simRules{staleMap: true}, simFaults{unclean: true}, 1500},
-	} {
+	}
+	if os.Getenv("KMIRROR_SEEDS") != "" { // takes thousands of seeds
+		holes = append(holes, simHole{"5 one unavailable partition must not hang the id", simRules{fenceLeaderless: true}, simFaults{}, 20000})
+	}
+	for _, tt := range holes {
 		t.Run(tt.rule, func(t *testing.T) {
 			for seed := range tt.seeds {
 				got := simulate(t, simOptions{seed: uint64(seed), rules: tt.off, faults: &tt.faults, rough: true})
