@@ -21,15 +21,15 @@ type simHole struct {
 // run can write.
 func TestSimulationFindsEachHole(t *testing.T) {
 	holes := []simHole{
-		{"2 no way back past a fence", simRules{unconditional: true}, simFaults{}, 1500},
-		{"3 owners are a list", simRules{noOwners: true}, simFaults{}, 1500},
-		{"4 a marker for every change of epoch", simRules{unmarkedEpochs: true}, simFaults{}, 1500},
-		{"6 a producer id belongs to one flow of one instance", simRules{sharedIdentity: true}, simFaults{}, 1500},
-		{"8 one request until the first acknowledgement", simRules{neverProbe: true}, simFaults{}, 1500},
-		{"9 a sent batch keeps its bytes", simRules{renumber: true}, simFaults{}, 1500},
-		{"13 position is the later of tail and map", simRules{noMap: true}, simFaults{retention: true}, 1500},
-		{"15 unclean elections are detected", simRules{trustingAcks: true}, simFaults{unclean: true}, 1500},
-		{"16 the map after a truncation", simRules{staleMap: true}, simFaults{unclean: true}, 1500},
+		{"2 no way back past a fence", simRules{unconditional: true}, simFaults{}, 4000},
+		{"3 owners are a list", simRules{noOwners: true}, simFaults{}, 4000},
+		{"4 a marker for every change of epoch", simRules{unmarkedEpochs: true}, simFaults{}, 4000},
+		{"6 a producer id belongs to one flow of one instance", simRules{sharedIdentity: true}, simFaults{}, 4000},
+		{"8 one request until the first acknowledgement", simRules{neverProbe: true}, simFaults{}, 4000},
+		{"9 a sent batch keeps its bytes", simRules{renumber: true}, simFaults{}, 4000},
+		{"13 position is the later of tail and map", simRules{noMap: true}, simFaults{retention: true}, 4000},
+		{"15 unclean elections are detected", simRules{trustingAcks: true}, simFaults{unclean: true}, 4000},
+		{"16 the map after a truncation", simRules{staleMap: true}, simFaults{unclean: true}, 4000},
 	}
 	if os.Getenv("KMIRROR_SEEDS") != "" { // takes thousands of seeds
 		holes = append(holes, simHole{"5 one unavailable partition must not hang the id", simRules{fenceLeaderless: true}, simFaults{}, 20000})
