@@ -84,6 +84,7 @@ func TestIncarnation(t *testing.T) {
 	}{
 		"never seen":                 {nil, newPair},
 		"the same":                   {[]checkpoint.TopicPair{{SourceID: [16]byte{9}, TargetID: [16]byte{9}, TimeMillis: 1}, {SourceID: [16]byte{1}, TargetID: [16]byte{2}, TimeMillis: 2}}, sameTopics},
+		"by a clock that is slow":    {[]checkpoint.TopicPair{{SourceID: [16]byte{9}, TargetID: [16]byte{9}, TimeMillis: 2}, {SourceID: [16]byte{1}, TargetID: [16]byte{2}, TimeMillis: 1}}, sameTopics},
 		"target created anew":        {[]checkpoint.TopicPair{{SourceID: [16]byte{1}, TargetID: [16]byte{3}}}, newTarget},
 		"source created anew":        {[]checkpoint.TopicPair{{SourceID: [16]byte{4}, TargetID: [16]byte{2}}}, newSource},
 		"both created anew":          {[]checkpoint.TopicPair{{SourceID: [16]byte{4}, TargetID: [16]byte{3}}}, newTarget},
