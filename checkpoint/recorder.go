@@ -70,6 +70,9 @@ func (r *Recorder) Resume(k Key, runs *Runs) {
 	l := r.line(k)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if before := l.parts[k]; before != nil {
+		l.held -= before.runs.Len()
+	}
 	l.parts[k] = &recorded{runs: own}
 	l.held += own.Len()
 }
@@ -82,6 +85,7 @@ func (r *Recorder) Forget(k Key) {
 	defer l.mu.Unlock()
 	if p := l.parts[k]; p != nil {
 		if p.forgotten = true; !p.runs.unsaved() {
+			l.held -= p.runs.Len()
 			delete(l.parts, k)
 		}
 	}

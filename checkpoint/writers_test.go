@@ -324,6 +324,32 @@ func TestRecorderForgetsWhatIsWritten(t *testing.T) {
 	})
 }
 
+// A partition that stops and looks again all night is no backlog.
+func TestRecorderResumedOften(t *testing.T) {
+	logs := newMemoryLogs()
+	recorder := checkpoint.NewRecorder(logs, quiet())
+	recorder.Resume(key(), &checkpoint.Runs{})
+	for i := range int64(100) {
+		if err := recorder.Acked(key(), checkpoint.Run{Source: 2 * i, Target: i, Count: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := recorder.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 3000 {
+		loaded, err := checkpoint.LoadPartition(t.Context(), logs, key())
+		if err != nil {
+			t.Fatal(err)
+		}
+		recorder.Forget(key())
+		recorder.Resume(key(), loaded.Runs)
+	}
+	if err := recorder.Acked(key(), checkpoint.Run{Source: 200, Target: 100, Count: 1}); err != nil {
+		t.Error(err)
+	}
+}
+
 // Owner, restart, new incarnations, junk: what one read of the topic gives.
 func TestLoadPartitionsTellsKeysApart(t *testing.T) {
 	logs := newMemoryLogs()
