@@ -305,7 +305,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 				fetcher.remove(l)
 				if s.LeaderEpoch != source.LeaderEpoch && t.sourceCut(ctx, source.LeaderEpoch, l) {
 					leave()
-					return &leaderError{"the source partition's new leader does not have all that was read from the one before"}
+					return &leaderError{"the source partition's new leader does not have, or does not say whether it has, all that was read from the one before"}
 				}
 				fetcher, source = f.fetcher(s.Leader), s
 				fetcher.add(in(s.LeaderEpoch))
@@ -318,8 +318,9 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 	}
 }
 
-// sourceCut says whether the source's new leader lacks what was read from the one
+// sourceCut says whether the source's new leader may lack what was read from the one
 // before, which led in epoch, and keeps where its log ended: an unclean election.
+// What it wrote in the place of that would be passed over.
 func (t *tenure) sourceCut(ctx context.Context, epoch int32, l *lane) bool {
 	ctx, cancel := context.WithTimeout(ctx, epochPatience)
 	defer cancel()
@@ -327,8 +328,11 @@ func (t *tenure) sourceCut(ctx context.Context, epoch int32, l *lane) bool {
 	if err != nil && ctx.Err() == nil {
 		t.log.Debug("ask the source for the end of its leader epoch", slog.Any("error", err))
 	}
-	if err != nil || !ok {
-		return false // the seam tells, at the next beginning
+	if err != nil {
+		return true // nobody knows: the seam tells, at the next beginning
+	}
+	if !ok {
+		return false
 	}
 	at, _ := l.wants()
 	if end >= at {
