@@ -70,7 +70,7 @@ func (a *app) complain(err error) {
 		if i == 0 {
 			line = "kmirror: " + line
 		}
-		fmt.Fprintln(a.err, clean(line))
+		fmt.Fprintln(a.err, cleanLines(line)) // cobra indents what it suggests
 	}
 }
 
