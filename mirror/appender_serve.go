@@ -15,6 +15,8 @@ import (
 // stood at it for a while, which is no error.
 func (a *appender) serve(ctx context.Context, conn *wire.Conn, retry *backoff) error {
 	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // a target that reads nothing holds up a request for long
+	defer stop()
 	version, ok := conn.Version(int16(kmsg.Produce), 13)
 	if !ok || version < 3 {
 		return errors.New("produce: the broker offers no version we know")
