@@ -62,7 +62,7 @@ type lane struct {
 	targetEnd    int64               // after the last acknowledged record; -1 unknown
 	probing      bool                // one request in flight until the first acknowledgement (KAFKA-14359)
 	sentAt       time.Time           // when something was sent last
-	heardAt      time.Time           // when something was acknowledged last, or the lane began
+	freshAt      int64               // by the wall clock, in milliseconds: the target knew our producer then
 	forgotten    bool                // a batch was given up of which nobody knows what became of it
 	backlog      bool                // far behind: others go first
 	rewinding    bool                // an error was answered: nothing is sent until all in flight is resolved
@@ -102,7 +102,7 @@ func newLane(key checkpoint.Key, target string, targetID [16]byte, producer int6
 		producer: producer, epoch: epoch, limits: limits,
 		fetch: from.source, nextSource: from.source, acked: from.source, targetEnd: from.targetEnd,
 		faults: make(chan error, 1), events: make(chan struct{}, 1),
-		probing: true, heardAt: time.Now(), sourceEnd: -1,
+		probing: true, freshAt: time.Now().UnixMilli(), sourceEnd: -1,
 		steps: []checkpoint.Step{{Source: from.source}},
 		stats: newLaneStats(),
 	}

@@ -10,6 +10,7 @@ type entry struct {
 	gate     uint64 // sendable once the ledger has acknowledged up to this gate
 	anchored bool   // the ledger has a step for it, so it may not be read and numbered anew in this epoch
 	sent     bool   // at least once: the target may have it, so its bytes stay as they are
+	sentAt   int64  // when first, by the wall clock, in milliseconds
 	doubtful bool   // sent, and nobody knows what became of it: a copy may still be on its way
 	alone    bool   // is not merged
 }

@@ -25,7 +25,7 @@ func (l *lane) sendable(now time.Time) (e entry, ok bool, wait time.Duration) {
 		l.probing = true
 	}
 	head := l.queue.at(l.flying)
-	if head.sent && now.Sub(l.heardAt) > probeAfter { // the target may have forgotten that it has it
+	if head.sent && now.UnixMilli()-l.freshAt > probeAfter.Milliseconds() { // the target may have forgotten that it has it
 		l.fault(&doubtError{"the target has acknowledged nothing for so long that it may have forgotten this producer"})
 		return entry{}, false, 0
 	}
@@ -40,7 +40,7 @@ func (l *lane) sendable(now time.Time) (e entry, ok bool, wait time.Duration) {
 		if head.mode != modeMerge {
 			head.batch.Rewrite(l.numbered(head.sequence))
 		}
-		head.sent = true
+		head.sent, head.sentAt = true, now.UnixMilli()
 	}
 	l.sentAt = now
 	l.flying++
@@ -101,7 +101,7 @@ func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 	l.lastStamp = max(l.lastStamp, e.batch.MaxTimestamp())
 	l.pop()
 	l.telling++
-	l.heardAt = time.Now()
+	l.freshAt = e.sentAt // a process may have been asleep since: what is told now was so then
 	l.probing, l.troubled = false, false
 	l.retryAt, l.refusals = time.Time{}, 0
 	l.arrived()
