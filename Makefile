@@ -23,6 +23,7 @@ run: ## run the daemon with ./mirror.yaml
 test: deps ## fetch what the tests need, then run all of them under the race detector
 	KMIRROR_CONSUL="$$($(PARTS)/consul.sh --have 2>/dev/null)" \
 	$(GO) test -race -timeout $(TIMEOUT) $(TEST) $$($(GO) list ./... | grep -v '/integration')
+	$(GO) test -run Alloc ./topology ./internal/wire ./mirror # these count without it
 	$(GO) test -race -count=1 -timeout $(TIMEOUT) $(TEST) ./integration/...
 
 deps: ## get the real parts that the tests use: Apache Kafka, Consul, Python clients

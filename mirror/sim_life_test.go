@@ -51,19 +51,20 @@ type simLife struct {
 
 	// The driver's.
 	paused  bool
-	joined  bool // among the living
-	lostAt  time.Time
-	noticed bool
+	joined  atomic.Bool  // among the living
+	lostAt  atomic.Int64 // nanoseconds
+	noticed atomic.Bool
 	conns   map[int32]*simConn
 }
 
 func (w *simWorld) newLife(instance int) *simLife {
 	w.serial++
 	l := &simLife{
-		world: w, instance: instance, serial: w.serial, name: fmt.Sprintf("life%d.%d", instance, w.serial), joined: true,
+		world: w, instance: instance, serial: w.serial, name: fmt.Sprintf("life%d.%d", instance, w.serial),
 		over: make(chan struct{}), killed: make(chan struct{}), tenures: map[int32]*simTenure{}, conns: map[int32]*simConn{},
 		log: w.log, budget: newBudget(1 << 30),
 	}
+	l.joined.Store(true)
 	l.work, l.finish = context.WithCancel(context.Background())
 	l.flow, l.stop = context.WithCancel(l.work)
 	port := simPort{l}
@@ -125,7 +126,7 @@ func (l *simLife) living(ctx context.Context) (map[string]struct{}, error) {
 	got, err := l.call(ctx, true, "living", func(*simRequest) (any, error) {
 		all := map[string]struct{}{}
 		for _, o := range l.world.lives {
-			if o.joined {
+			if o.joined.Load() {
 				all[o.name] = struct{}{}
 			}
 		}
@@ -143,7 +144,7 @@ func (l *simLife) allowed() error {
 	if l.world.rules.endlessLease {
 		return nil
 	}
-	if !l.joined && (l.noticed || time.Since(l.lostAt) > time.Minute) {
+	if !l.joined.Load() && (l.noticed.Load() || time.Since(time.Unix(0, l.lostAt.Load())) > time.Minute) {
 		return &leaseError{}
 	}
 	return nil
@@ -204,10 +205,10 @@ func (l *simLife) kill() {
 
 // notice tells the process that its membership is lost.
 func (l *simLife) notice() {
-	if l.noticed {
+	if l.noticed.Load() {
 		return
 	}
-	l.noticed = true
+	l.noticed.Store(true)
 	close(l.over)
 	l.stop()
 }

@@ -518,12 +518,12 @@ func (w *simWorld) flush() {
 // to give it to another.
 func (w *simWorld) assign() {
 	p := int32(w.r.IntN(len(w.sources)))
-	if o := w.owner[p]; o != nil && o.life.joined && !o.ended() {
+	if o := w.owner[p]; o != nil && o.life.joined.Load() && !o.ended() {
 		return
 	}
 	var able []*simLife
 	for _, l := range w.current {
-		if l != nil && l.joined && !l.ended.Load() && !l.dead.Load() {
+		if l != nil && l.joined.Load() && !l.ended.Load() && !l.dead.Load() {
 			able = append(able, l)
 		}
 	}
@@ -542,9 +542,10 @@ func (w *simWorld) assign() {
 
 // lose takes a life off the living.
 func (w *simWorld) lose(l *simLife) {
-	if l.joined {
+	if l.joined.Load() {
 		w.tracef("lose %s", l.name)
-		l.joined, l.lostAt = false, time.Now()
+		l.lostAt.Store(time.Now().UnixNano())
+		l.joined.Store(false)
 	}
 }
 
@@ -734,13 +735,13 @@ func (w *simWorld) harm() {
 func (w *simWorld) tidy() {
 	for _, l := range w.lives {
 		switch {
-		case l.dead.Load() && l.joined:
+		case l.dead.Load() && l.joined.Load():
 			w.lose(l)
 			return
-		case l.ended.Load() && l.joined:
+		case l.ended.Load() && l.joined.Load():
 			w.lose(l)
 			return
-		case !l.joined && !l.noticed && !l.paused && w.r.IntN(2) == 0 && !w.rules.endlessLease:
+		case !l.joined.Load() && !l.noticed.Load() && !l.paused && w.r.IntN(2) == 0 && !w.rules.endlessLease:
 			w.tracef("notice %s", l.name)
 			l.notice()
 			return
@@ -752,7 +753,7 @@ func (w *simWorld) tidy() {
 // rejoin begins a new life where one has ended.
 func (w *simWorld) rejoin() {
 	for i, l := range w.current {
-		if l == nil || l.dead.Load() || l.ended.Load() || !l.joined && w.rules.endlessLease {
+		if l == nil || l.dead.Load() || l.ended.Load() || !l.joined.Load() && w.rules.endlessLease {
 			w.current[i] = w.newLife(i)
 			w.tracef("new %s", w.current[i].name)
 			return
@@ -881,7 +882,7 @@ func (w *simWorld) unplug(l *simLife) {
 // expire lets the transactional id of somebody expire who does not renew it.
 func (w *simWorld) expire() {
 	for _, l := range w.lives {
-		if (l.dead.Load() || l.paused) && !l.joined && w.r.IntN(2) == 0 {
+		if (l.dead.Load() || l.paused) && !l.joined.Load() && w.r.IntN(2) == 0 {
 			w.tracef("the id of %s expires", l.name)
 			w.pass(2 * time.Minute) // in truth it takes days: by then whoever was stopped knows that he was
 			w.unplug(l)
@@ -926,7 +927,7 @@ func (w *simWorld) arrived() bool {
 		log.replicate()
 	}
 	for _, l := range w.lives {
-		if !l.joined && !l.ended.Load() && !w.rules.endlessLease {
+		if !l.joined.Load() && !l.ended.Load() && !w.rules.endlessLease {
 			return false
 		}
 	}
@@ -988,7 +989,7 @@ func (w *simWorld) state() string {
 			continue
 		}
 		lane, _ := o.current()
-		fmt.Fprintf(&b, "%d: %s joined %v ended %v tenure ended %v failure %v lane %v", p, o.life.name, o.life.joined, o.life.ended.Load(), o.ended(), o.failure(), lane != nil)
+		fmt.Fprintf(&b, "%d: %s joined %v ended %v tenure ended %v failure %v lane %v", p, o.life.name, o.life.joined.Load(), o.life.ended.Load(), o.ended(), o.failure(), lane != nil)
 		if lane != nil {
 			at, a := lane.wants()
 			fmt.Fprintf(&b, " at %d/%d of %d pending %v idle %v flying %d", at, a, w.sources[p].end, lane.pending(), lane.idle(), lane.flying)
@@ -997,7 +998,7 @@ func (w *simWorld) state() string {
 	}
 	for _, l := range w.lives {
 		if !l.ended.Load() {
-			fmt.Fprintf(&b, "%s joined %v dead %v noticed %v; ", l.name, l.joined, l.dead.Load(), l.noticed)
+			fmt.Fprintf(&b, "%s joined %v dead %v noticed %v; ", l.name, l.joined.Load(), l.dead.Load(), l.noticed.Load())
 		}
 	}
 	for i, r := range w.net.pending {

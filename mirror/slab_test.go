@@ -148,7 +148,7 @@ func nextBase(after int) int {
 	return after + part
 }
 
-// TestRawPathAllocatesNothing: the rule of DESIGN's data plane.
+// TestRawPathAllocatesNothing.
 func TestRawPathAllocatesNothing(t *testing.T) {
 	r := newRawPath(t)
 	for range 20 { // everything has found its size

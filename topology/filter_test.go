@@ -68,7 +68,7 @@ func TestAFilterAsksWithoutAllocating(t *testing.T) {
 		f.Filters = []topology.Filter{{Topics: []string{".*"}, Key: "test-.*", Headers: map[string]string{"a": "x.*"}}}
 	})
 	filter, headers, key := flow.FilterFor("orders"), walk([]header{{"b", []byte("x")}, {"a", []byte("y")}}), []byte("test-7")
-	if n := testing.AllocsPerRun(100, func() { filter.Drops(key, headers) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { filter.Drops(key, headers) }); n > 0 && !raceDetector {
 		t.Errorf("%v allocations for one record", n)
 	}
 }

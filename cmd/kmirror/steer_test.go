@@ -139,8 +139,13 @@ func TestHangupReloads(t *testing.T) {
 	hangup("at most 7.0 MB/s")
 	r.change(t, "7MB", "7QB")
 	hangup("was not taken")
-	if !strings.Contains(p.errors.String(), "nothing has changed") || !strings.Contains(p.errors.String(), "is not a size") {
-		t.Errorf("the log does not tell why:\n%s", p.errors.String())
+	told := func() bool { // the status may be ahead of the log
+		return strings.Contains(p.errors.String(), "nothing has changed") && strings.Contains(p.errors.String(), "is not a size")
+	}
+	for deadline := time.Now().Add(10 * time.Second); !told(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log does not tell why:\n%s", p.errors.String())
+		}
 	}
 	if err := os.Remove(r.config); err != nil {
 		t.Fatal(err)

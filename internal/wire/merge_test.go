@@ -127,7 +127,7 @@ func TestMergeAllocatesNothing(t *testing.T) {
 			if _, err := wire.MergeBatches(dst, batches, wire.HeaderEdit{}, 1<<20); err != nil {
 				t.Fatal(err)
 			}
-		}); n > 1 { // of a hundred batches; the pools may be emptied meanwhile
+		}); n > 1 && !raceDetector { // of a hundred batches; the pools may be emptied meanwhile
 			t.Errorf("%s: %v allocations", codec, n)
 		}
 	}
