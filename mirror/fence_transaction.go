@@ -17,7 +17,8 @@ import (
 
 const (
 	// fenceAtOnce bounds a fencing transaction, so that a partition that loses its
-	// leader in its midst holds up few others.
+	// leader in its midst leaves most of the markers written. The identity itself
+	// hangs until that leader is back, and with it what else it still owned.
 	fenceAtOnce = 50
 	// fencePatience is how long a fencing transaction may take before the
 	// partitions that wait for it say so.

@@ -229,7 +229,7 @@ func (c *control) paused(flow, topic string) string {
 	defer c.mu.Unlock()
 	for _, name := range []string{"", topic} {
 		if o, ok := c.orders[orderKey{Order: orderPause, Flow: flow, Topic: name}]; ok {
-			return fmt.Sprintf("paused by command at %s, given to %s", o.Time.Format(time.RFC3339), o.Instance)
+			return fmt.Sprintf("paused by command at %s on %s", o.Time.Format(time.RFC3339), o.Instance)
 		}
 	}
 	return ""
