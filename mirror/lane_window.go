@@ -99,9 +99,9 @@ func (l *lane) ack(base int64) (runs []checkpoint.Run, foreign int64, ok bool) {
 	l.stats.bytes += uint64(e.batch.Size())
 	l.stats.modes[modeReason{e.mode, e.reason}] += uint64(e.sources)
 	l.lastStamp = max(l.lastStamp, e.batch.MaxTimestamp())
+	l.freshAt = e.sentAt // a process may have been asleep since: what is told now was so then
 	l.pop()
 	l.telling++
-	l.freshAt = e.sentAt // a process may have been asleep since: what is told now was so then
 	l.probing, l.troubled = false, false
 	l.retryAt, l.refusals = time.Time{}, 0
 	l.arrived()

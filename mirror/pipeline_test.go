@@ -75,6 +75,11 @@ func (p *pipeline) play() {
 	p.begin()
 	for steps := 0; ; steps++ {
 		if steps > 200_000 {
+			select {
+			case err := <-p.lane.faults:
+				p.t.Errorf("fault: %v", err)
+			default:
+			}
 			p.t.Fatalf("no progress: lane at %d of %d", p.lane.fetch, p.source.end)
 		}
 		chaos := steps < 3000
