@@ -146,28 +146,11 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	defer c.shut()
 	defer appends.Wait()
 
-	expiry := time.NewTicker(c.settings.retentionCheck())
-	defer expiry.Stop()
-	alarm := time.NewTimer(time.Hour)
-	defer alarm.Stop()
-	for {
-		wait := time.Hour
-		if at, ok := c.timers.next(); ok {
-			wait = max(0, time.Until(at))
-		}
-		alarm.Reset(wait)
-		select {
-		case <-ctx.Done():
-			return nil
-		case s := <-c.work:
-			appends.Go(func() { c.drain(ctx, s) })
-		case <-alarm.C:
-			c.fire(time.Now())
-		case <-c.timers.wake:
-		case <-expiry.C:
-			c.ExpireOffsets()
-		}
-	}
+	loop[*shard]{
+		work: c.work, timers: c.timers, fire: c.fire, expire: c.ExpireOffsets,
+		drain: func(s *shard) { appends.Go(func() { c.drain(ctx, s) }) },
+	}.run(ctx, c.settings.retentionCheck())
+	return nil
 }
 
 // fire ticks every group whose deadline has come.

@@ -206,28 +206,11 @@ func (c *Transactions) Run(ctx context.Context) error {
 	defer c.shut()
 	defer started.Wait()
 
-	expiry := time.NewTicker(c.settings.expirationCheck())
-	defer expiry.Stop()
-	alarm := time.NewTimer(time.Hour)
-	defer alarm.Stop()
-	for {
-		wait := time.Hour
-		if at, ok := c.timers.next(); ok {
-			wait = max(0, time.Until(at))
-		}
-		alarm.Reset(wait)
-		select {
-		case <-ctx.Done():
-			return nil
-		case s := <-c.work:
-			started.Go(func() { c.drain(ctx, s, &started) })
-		case <-alarm.C:
-			c.fire(time.Now())
-		case <-c.timers.wake:
-		case <-expiry.C:
-			c.ExpireIDs()
-		}
-	}
+	loop[*txnShard]{
+		work: c.work, timers: c.timers, fire: c.fire, expire: c.ExpireIDs,
+		drain: func(s *txnShard) { started.Go(func() { c.drain(ctx, s, &started) }) },
+	}.run(ctx, c.settings.expirationCheck())
+	return nil
 }
 
 // fire ticks every id whose deadline has come.
