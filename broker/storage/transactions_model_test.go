@@ -1,14 +1,12 @@
 package storage_test
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,115 +17,6 @@ import (
 	"kmirror/broker/storage"
 	"kmirror/internal/wire"
 )
-
-// txnEntry is a batch in the log as the reference remembers it: data, or a marker.
-type txnEntry struct {
-	base          int64
-	values        []string // none for a marker
-	time          int64
-	producer      int64 // -1 for none
-	epoch         int16
-	sequence      int32
-	transactional bool
-
-	marker           bool
-	commit           bool
-	coordinatorEpoch int32
-}
-
-func (e txnEntry) last() int64 { return e.base + max(int64(len(e.values)), 1) - 1 }
-
-// refProducer is Kafka's ProducerStateEntry.
-type refProducer struct {
-	epoch            int16
-	batches          []txnEntry // of this epoch
-	coordinatorEpoch int32
-	time             int64
-	first            int64 // of the open transaction, -1 for none
-}
-
-func (p *refProducer) lastSequence() int32 {
-	if len(p.batches) == 0 {
-		return -1
-	}
-	b := p.batches[len(p.batches)-1]
-	return b.sequence + int32(len(b.values)) - 1
-}
-
-type refAborted struct{ producer, first, marker int64 }
-
-// reference is what Kafka's ProducerStateManager would know after a list of
-// batches, worked out from their beginning every time.
-type reference struct {
-	producers map[int64]*refProducer
-	ended     []refAborted // every transaction that a marker ended
-	aborted   []refAborted // of them those aborted
-}
-
-func refer(entries []txnEntry) reference {
-	r := reference{producers: map[int64]*refProducer{}}
-	for _, e := range entries {
-		if e.producer < 0 {
-			continue
-		}
-		p := r.producers[e.producer]
-		if p == nil {
-			p = &refProducer{epoch: e.epoch, coordinatorEpoch: -1, first: -1}
-			r.producers[e.producer] = p
-		}
-		if p.epoch != e.epoch {
-			p.epoch, p.batches = e.epoch, nil
-		}
-		p.time = e.time
-		switch {
-		case e.marker:
-			p.coordinatorEpoch = e.coordinatorEpoch
-			if p.first >= 0 {
-				t := refAborted{e.producer, p.first, e.base}
-				r.ended = append(r.ended, t)
-				if !e.commit {
-					r.aborted = append(r.aborted, t)
-				}
-			}
-			p.first = -1
-		default:
-			if p.batches = append(p.batches, e); len(p.batches) > 5 {
-				p.batches = p.batches[1:]
-			}
-			if e.transactional && p.first < 0 {
-				p.first = e.base
-			}
-		}
-	}
-	return r
-}
-
-// unstable is the first offset of a transaction without a marker below high.
-func (r reference) unstable(high int64) int64 {
-	first := int64(math.MaxInt64)
-	for _, p := range r.producers {
-		if p.first >= 0 {
-			first = min(first, p.first)
-		}
-	}
-	for _, t := range r.ended {
-		if t.marker >= high {
-			first = min(first, t.first)
-		}
-	}
-	return first
-}
-
-func (r reference) infos() map[int64]storage.ProducerInfo {
-	infos := map[int64]storage.ProducerInfo{}
-	for id, p := range r.producers {
-		infos[id] = storage.ProducerInfo{
-			ID: id, Epoch: p.epoch, LastSequence: p.lastSequence(), LastTimestamp: p.time,
-			CoordinatorEpoch: p.coordinatorEpoch, TransactionFirst: p.first,
-		}
-	}
-	return infos
-}
 
 // refGuard is Kafka's VerificationStateEntry.
 type refGuard struct {
@@ -477,131 +366,12 @@ func (m *txnMachine) truncate(t *rapid.T) {
 	m.lose(t)
 }
 
-// lose takes from the reference what the log does not have any more, and what it
-// could not know any more after its oldest segments went.
-func (m *txnMachine) lose(t fatal) {
-	m.start = m.log.Start()
-	for n := len(m.entries); n > 0 && m.entries[n-1].last() >= m.log.End(); n-- {
-		m.entries = m.entries[:n-1]
-	}
-	first := m.firstBase(t)
-	kept := slices.DeleteFunc(slices.Clone(m.entries), func(e txnEntry) bool { return e.base < first })
-	if got := m.infos(); !cmp.Equal(got, refer(m.entries).infos()) && cmp.Equal(got, refer(kept).infos()) {
-		m.entries = kept
-	}
-	m.whole = m.whole && first == 0
-}
-
-// firstBase is the base offset of the oldest segment.
-func (m *txnMachine) firstBase(t fatal) (base int64) {
-	logs, err := filepath.Glob(filepath.Join(m.log.Dir(), "*.log"))
-	if err != nil || len(logs) == 0 {
-		t.Fatalf("segments: %q, %v", logs, err)
-	}
-	if _, err := fmt.Sscanf(filepath.Base(logs[0]), "%020d.log", &base); err != nil {
-		t.Fatalf("segment %q: %v", logs[0], err)
-	}
-	return base
-}
-
 func (m *txnMachine) infos() map[int64]storage.ProducerInfo {
 	infos := map[int64]storage.ProducerInfo{}
 	for _, p := range m.log.Producers() {
 		infos[p.ID] = p
 	}
 	return infos
-}
-
-func (m *txnMachine) reopen(t *rapid.T) {
-	dir := m.store.Dir()
-	if err := m.store.Close(); err != nil {
-		t.Fatalf("close: %v", err)
-	}
-	m.open(t, dir)
-	m.old = nil // guards do not outlive a broker
-	m.acked = m.log.End()
-	m.lose(t)
-}
-
-// crash copies the directory as it is, harms what was not safe, and opens the
-// copy.
-func (m *txnMachine) crash(t *rapid.T) {
-	m.n++
-	dir := filepath.Join(m.root, fmt.Sprint(m.n))
-	if err := os.CopyFS(dir, os.DirFS(m.store.Dir())); err != nil {
-		t.Fatal(err)
-	}
-	partition := filepath.Join(dir, "orders-0")
-	files := func(pattern string) []string {
-		found, _ := filepath.Glob(filepath.Join(partition, pattern))
-		return found
-	}
-	logs := files("*.log")
-	file := logs[rapid.IntRange(0, len(logs)-1).Draw(t, "file")]
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if safe := m.safeBytes(content); safe < len(content) {
-		at := rapid.IntRange(safe, len(content)-1).Draw(t, "at")
-		switch rapid.SampledFrom([]string{"keep", "cut", "flip", "zeros"}).Draw(t, "harm") {
-		case "cut":
-			content = content[:at]
-		case "flip":
-			content[at] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
-		case "zeros":
-			clear(content[at:])
-		}
-		if err := os.WriteFile(file, content, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, pattern := range []string{"*.index", "*.snapshot"} {
-		if found := files(pattern); len(found) > 0 && rapid.Bool().Draw(t, "lose "+pattern) {
-			if err := os.Remove(found[rapid.IntRange(0, len(found)-1).Draw(t, "which")]); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	// A transaction index is safe once the next segment is there.
-	if found := files("*.txnindex"); len(found) > 0 {
-		which := found[rapid.IntRange(0, len(found)-1).Draw(t, "which txnindex")]
-		last := strings.TrimSuffix(filepath.Base(which), ".txnindex") == strings.TrimSuffix(filepath.Base(logs[len(logs)-1]), ".log")
-		switch harm := rapid.SampledFrom([]string{"keep", "lose", "cut", "garbage"}).Draw(t, "harm to txnindex"); {
-		case harm == "lose" && last:
-			err = os.Remove(which)
-		case harm == "cut":
-			err = os.Truncate(which, 33)
-			m.spoilt = true
-		case harm == "garbage":
-			err = os.WriteFile(which, make([]byte, 68), 0o644)
-			m.spoilt = true
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	old := m.store
-	m.open(t, dir)
-	_ = old.Close()
-	if m.log.End() < m.acked {
-		t.Fatalf("acknowledged to %d, but after the crash the log ends at %d", m.acked, m.log.End())
-	}
-	m.old = nil
-	m.lose(t)
-	m.acked = m.log.End()
-}
-
-func (m *txnMachine) safeBytes(content []byte) (pos int) {
-	for rest := content; len(rest) > 0; {
-		b, after, err := wire.NextBatch(rest)
-		if err != nil || b.LastOffset() >= m.acked {
-			break
-		}
-		pos += len(b)
-		rest = after
-	}
-	return pos
 }
 
 // check compares what the log knows and shows with the reference.
@@ -662,42 +432,6 @@ func (m *txnMachine) compare(t fatal, size int) (stable int64) {
 		t.Fatalf("committed records (-want +got):\n%s", cmp.Diff(want, got))
 	}
 	return stable
-}
-
-// checkIndexes holds the transaction indexes on disk, after an orderly end,
-// against the reference, with the last stable offsets.
-func (m *txnMachine) checkIndexes(t *rapid.T) {
-	if !m.whole || m.spoilt || m.firstBase(t) > 0 {
-		return
-	}
-	if err := m.store.Close(); err != nil {
-		t.Fatalf("close: %v", err)
-	}
-	want := map[int64][4]int64{} // by marker
-	for i, e := range m.entries {
-		before, after := refer(m.entries[:i]), refer(m.entries[:i+1])
-		if p := before.producers[e.producer]; e.marker && !e.commit && p != nil && p.first >= 0 {
-			want[e.base] = [4]int64{e.producer, p.first, e.base, min(after.unstable(math.MaxInt64), e.base+1)}
-		}
-	}
-	got := map[int64][4]int64{}
-	files, _ := filepath.Glob(filepath.Join(m.log.Dir(), "*.txnindex"))
-	for _, file := range files {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for e := range slices.Chunk(content, 34) {
-			var v [4]int64
-			for i := range v {
-				v[i] = int64(binary.BigEndian.Uint64(e[2+8*i:]))
-			}
-			got[v[2]] = v
-		}
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("entries of the transaction indexes: producer, first, last, stable (-want +got):\n%s", diff)
-	}
 }
 
 // TestTransactionsAgainstReference plays random histories of producers and
