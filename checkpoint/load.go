@@ -35,19 +35,7 @@ func LoadPartitions(ctx context.Context, target Reader, mapPartition int32, keys
 	for _, k := range keys {
 		loaded[k] = &Loaded{Ledger: &Ledger{}, Runs: &Runs{}}
 	}
-	from, err := target.ListOffset(ctx, MapTopic, mapPartition, earliest)
-	if err != nil {
-		return nil, fmt.Errorf("load %s/%d: %w", MapTopic, mapPartition, err)
-	}
-	_, err = target.Read(ctx, MapTopic, mapPartition, from, func(rec wire.Record) error {
-		what, err := Decode(rec)
-		if fault := (*FormatError)(nil); errors.As(err, &fault) {
-			return nil
-		}
-		apply(what, loaded)
-		return err
-	})
-	if err != nil {
+	if err := readAll(ctx, target, mapPartition, func(what any) { apply(what, loaded) }); err != nil {
 		return nil, fmt.Errorf("load %s/%d: %w", MapTopic, mapPartition, err)
 	}
 	result := make(map[Key]Loaded, len(loaded))
@@ -62,26 +50,18 @@ func LoadPartitions(ctx context.Context, target Reader, mapPartition int32, keys
 func CountOwned(ctx context.Context, target Reader) (map[string]int, error) {
 	owners := map[string]map[Key]struct{}{}
 	for p := range int32(MapPartitions) {
-		from, err := target.ListOffset(ctx, MapTopic, p, earliest)
-		if err == nil {
-			_, err = target.Read(ctx, MapTopic, p, from, func(rec wire.Record) error {
-				what, err := Decode(rec)
-				if err != nil {
-					return nil //nolint:nilerr // not ours to read
+		err := readAll(ctx, target, p, func(what any) {
+			if o, ok := what.(Owner); ok {
+				if owners[o.TransactionalID] == nil {
+					owners[o.TransactionalID] = map[Key]struct{}{}
 				}
-				if o, ok := what.(Owner); ok {
-					if owners[o.TransactionalID] == nil {
-						owners[o.TransactionalID] = map[Key]struct{}{}
-					}
-					owners[o.TransactionalID][o.Key] = struct{}{}
-				} else if d, ok := what.(Deleted); ok {
-					if o, ok := d.Of.(Owner); ok {
-						delete(owners[o.TransactionalID], o.Key)
-					}
+				owners[o.TransactionalID][o.Key] = struct{}{}
+			} else if d, ok := what.(Deleted); ok {
+				if o, ok := d.Of.(Owner); ok {
+					delete(owners[o.TransactionalID], o.Key)
 				}
-				return nil
-			})
-		}
+			}
+		})
 		if err != nil {
 			return nil, fmt.Errorf("read the owners in %s/%d: %w", MapTopic, p, err)
 		}
@@ -91,6 +71,24 @@ func CountOwned(ctx context.Context, target Reader) (map[string]int, error) {
 		count[id] = len(keys)
 	}
 	return count, nil
+}
+
+// readAll reads a partition of MapTopic once and calls fn with what each record
+// decodes to; those that are not ours or not readable are passed over.
+func readAll(ctx context.Context, target Reader, mapPartition int32, fn func(what any)) error {
+	from, err := target.ListOffset(ctx, MapTopic, mapPartition, earliest)
+	if err != nil {
+		return err
+	}
+	_, err = target.Read(ctx, MapTopic, mapPartition, from, func(rec wire.Record) error {
+		what, err := Decode(rec)
+		if fault := (*FormatError)(nil); errors.As(err, &fault) {
+			return nil
+		}
+		fn(what)
+		return err
+	})
+	return err
 }
 
 func apply(what any, loaded map[Key]*Loaded) {

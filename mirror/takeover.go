@@ -93,11 +93,7 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		return b, fmt.Errorf("read which topics belong together: %w", err)
 	}
 	loaded.Pairs = named.Pairs
-	all, err := t.load(ctx, checkpoint.Key{Flow: key.Flow})
-	if err != nil {
-		return b, fmt.Errorf("read who writes for the flow: %w", err)
-	}
-	loaded.Owners, loaded.Writers = named.Owners, all.Writers
+	loaded.Owners = named.Owners
 	for _, o := range former {
 		if err := o.check(loaded.Ledger); err != nil {
 			return b, t.decide(id, false, about(id, KindFenceLost, err.Error(), ""))
@@ -214,7 +210,7 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 		in.SourceOffset, in.TargetOffset, in.Count = run.Source, run.Target, run.Count
 		t.journal.Record(in)
 	}
-	if err := t.forgotten(id, pair, loaded, known, st); err != nil {
+	if err := t.forgotten(ctx, id, pair, loaded, known, st); err != nil {
 		return from, err
 	}
 	next, begun, err := t.next(ctx, id, pair, loaded, known, st, remembered)
@@ -330,8 +326,8 @@ func (t *takeover) remembered(ctx context.Context, at kafka.TopicPartition) map[
 // forgotten finds batches of ours that the ledger does not know: it has lost its
 // end, which takes an unclean election there, and the position with it. An epoch
 // below one that it knows belongs to an earlier incarnation of the topic.
-func (t *takeover) forgotten(id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing) error {
-	if known != sameTopics {
+func (t *takeover) forgotten(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing) error {
+	if known != sameTopics || len(st.others) == 0 {
 		return nil
 	}
 	newest := map[int64]int16{}
@@ -344,7 +340,11 @@ func (t *takeover) forgotten(id partitionID, pair *topicPair, loaded checkpoint.
 				newest[o.ProducerID] = -1
 			}
 		}
-		for _, w := range loaded.Writers {
+		flow, err := t.load(ctx, checkpoint.Key{Flow: id.Flow})
+		if err != nil {
+			return fmt.Errorf("read who writes for the flow: %w", err)
+		}
+		for _, w := range flow.Writers {
 			if _, ok := newest[w.ProducerID]; !ok {
 				newest[w.ProducerID] = -1
 			}
