@@ -48,6 +48,7 @@ func TestDocumentedKeysAreTheParsers(t *testing.T) {
 		"flows[].start[].":         "flows: [{start: [{?}]}]",
 		"flows[].configs.":         "flows: [{configs: {?}}]",
 		"flows[].group_sync.":      "flows: [{group_sync: {?}}]",
+		"flows[].mirrormaker2.":    "flows: [{mirrormaker2: {?}}]",
 		"flows[].rename[].":        "flows: [{rename: [{?}]}]",
 		"flows[].filters[].":       "flows: [{filters: [{?}]}]",
 		"flows[].filters[].drop.":  "flows: [{filters: [{drop: {?}}]}]",

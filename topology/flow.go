@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -26,15 +27,18 @@ type Flow struct {
 	Groups        []string // consumer groups whose offsets are kept exact on the target
 	ExcludeGroups []string // wins over Groups
 
-	Naming    Naming
-	Separator string // between cluster name and topic
+	Naming            Naming
+	Separator         string // between cluster name and topic
+	InternalSeparator string // in the names of MirrorMaker 2's internal topics, ask CheckpointsTopic and OffsetSyncsTopic; Separator if mirror.yaml does not say
 
-	Start             []StartRule // the first whose pattern matches; none: earliest
-	ReplicationFactor int16       // of topics created on the target; 0: the source topic's, at most one per broker of the target
-	Configs           ConfigSync  // of topic configs
-	GroupSync         GroupSync   // of consumer group offsets
-	Heartbeats        bool        // emit MirrorMaker 2's heartbeats to the target and mirror the source's
-	Checkpoints       bool        // write MirrorMaker 2's checkpoints to the target
+	Start             []StartRule       // the first whose pattern matches; none: earliest
+	ReplicationFactor int16             // of topics created on the target; 0: the source topic's, at most one per broker of the target
+	Configs           ConfigSync        // of topic configs
+	MirrorMaker2      MirrorMaker2Store // what start: mirrormaker2 reads
+	GroupSync         GroupSync         // of consumer group offsets
+	Heartbeats        bool              // emit MirrorMaker 2's heartbeats to the target and mirror the source's
+	Checkpoints       bool              // write MirrorMaker 2's checkpoints to the target
+	OffsetSyncs       OffsetSyncs       // whether and where MirrorMaker 2's offset syncs are written
 
 	Policies        Policies     // what is done when something goes wrong; ask PoliciesFor
 	TopicRules      []TopicRule  // the first that matches holds instead of Policies and Pause
@@ -63,6 +67,34 @@ type ConfigSync struct {
 type GroupSync struct {
 	Enabled  bool
 	Interval time.Duration
+	Deleted  GroupDeleted // what becomes of a group that was deleted at the source
+	Failback bool         // groups that moved on at the target are carried back to the source, also without a flow from there that syncs groups
+}
+
+// GroupDeleted is what happens at the target when a group is deleted at the source.
+type GroupDeleted string
+
+// What can happen.
+const (
+	GroupDeletedKeep   GroupDeleted = "keep"   // its offsets at the target stay as they are
+	GroupDeletedDelete GroupDeleted = "delete" // those that the flow wrote are deleted too
+)
+
+// OffsetSyncs says whether a flow writes MirrorMaker 2's offset syncs, and on which cluster.
+type OffsetSyncs string
+
+// The places.
+const (
+	OffsetSyncsOff    OffsetSyncs = "off"
+	OffsetSyncsSource OffsetSyncs = "source" // MirrorMaker 2's default
+	OffsetSyncsTarget OffsetSyncs = "target" // for a source that may not be written to
+)
+
+// MirrorMaker2Store says where a MirrorMaker 2 that a flow takes over from kept its
+// positions; it matters where Start says so.
+type MirrorMaker2Store struct {
+	OffsetsTopic string // Kafka Connect's, on the target; mm2-offsets.<From>.internal if mirror.yaml does not say
+	Connector    string // name of the source connector, the first part of its keys
 }
 
 // StartRule says where mirroring of topics begins that were never mirrored before.
@@ -84,9 +116,10 @@ type StartKind int8
 
 // The kinds of start.
 const (
-	Earliest  StartKind = iota // the oldest record there is
-	Latest                     // only what comes from now on
-	Timestamp                  // the first record at or after a time
+	Earliest     StartKind = iota // the oldest record there is
+	Latest                        // only what comes from now on
+	Timestamp                     // the first record at or after a time
+	MirrorMaker2                  // where MirrorMaker 2 stopped, see Flow.MirrorMaker2
 )
 
 // String is as it stands in mirror.yaml.
@@ -98,6 +131,8 @@ func (s Start) String() string {
 		return "latest"
 	case Timestamp:
 		return time.UnixMilli(s.Millis).UTC().Format(time.RFC3339Nano)
+	case MirrorMaker2:
+		return "mirrormaker2"
 	}
 	return fmt.Sprintf("start(%d)", s.Kind)
 }
@@ -124,13 +159,18 @@ func DefaultFlow(from, to string) Flow {
 				`min\.insync\.replicas`,
 			},
 		},
-		GroupSync:   GroupSync{Enabled: true, Interval: 500 * time.Millisecond},
-		Heartbeats:  true,
-		Checkpoints: true,
-		Policies:    DefaultPolicies(),
-		Fence:       FenceAuto,
+		MirrorMaker2: MirrorMaker2Store{Connector: "MirrorSourceConnector"},
+		GroupSync:    GroupSync{Enabled: true, Interval: 500 * time.Millisecond, Deleted: GroupDeletedKeep},
+		Heartbeats:   true,
+		Checkpoints:  true,
+		OffsetSyncs:  OffsetSyncsOff,
+		Policies:     DefaultPolicies(),
+		Fence:        FenceAuto,
 	}
 }
+
+// mm2Offsets is where MirrorMaker 2 keeps its positions if nobody says otherwise. No separator applies.
+func mm2Offsets(from string) string { return "mm2-offsets." + from + ".internal" }
 
 // NewFlow makes a flow from [DefaultFlow], changed by edit (nil: as it is). It
 // knows the two clusters' names only, so that a chain over a third one is not
@@ -155,6 +195,11 @@ func (f *Flow) StartFor(topic string) Start {
 		}
 	}
 	return Start{Kind: Earliest}
+}
+
+// StartsFromMM2 reports whether some topic of the flow begins where MirrorMaker 2 stopped.
+func (f *Flow) StartsFromMM2() bool {
+	return slices.ContainsFunc(f.Start, func(rule StartRule) bool { return rule.Start.Kind == MirrorMaker2 })
 }
 
 // SelectsGroup reports whether the offsets of a consumer group of the source are

@@ -72,7 +72,7 @@ func (f *Flow) Selection(topic string) Selection {
 	switch {
 	case !LegalTopic(topic):
 		return IllegalName
-	case InternalTopic(topic, f.Separator):
+	case InternalTopic(topic, f.InternalSeparator):
 		return Internal
 	case f.cameFromTarget(topic):
 		return FromTarget
@@ -95,15 +95,15 @@ func (f *Flow) Selection(topic string) Selection {
 
 // reserved reports whether a name on the target is not for mirrored topics.
 func (f *Flow) reserved(target string) bool {
-	return InternalTopic(target, f.Separator) || f.Naming == Identity && target == HeartbeatsTopic
+	return InternalTopic(target, f.InternalSeparator) || f.Naming == Identity && target == HeartbeatsTopic
 }
 
 // reservedPatterns is reserved as regular expressions, for the proofs.
 func (f *Flow) reservedPatterns() []string {
 	if f.Naming == Identity {
-		return append(internalPatterns(f.Separator), HeartbeatsTopic)
+		return append(internalPatterns(f.InternalSeparator), HeartbeatsTopic)
 	}
-	return internalPatterns(f.Separator)
+	return internalPatterns(f.InternalSeparator)
 }
 
 // TargetTopic is what a topic of the source is called on the target. It may be
@@ -136,12 +136,18 @@ func (f *Flow) SourceTopic(target string) (string, bool) {
 
 // CheckpointsTopic is where MirrorMaker 2's checkpoints of this flow stand, on the target.
 func (f *Flow) CheckpointsTopic() string {
-	return f.From + f.Separator + "checkpoints" + f.Separator + "internal"
+	return f.From + f.InternalSeparator + "checkpoints" + f.InternalSeparator + "internal"
 }
 
-// OffsetSyncsTopic is where MirrorMaker 2's offset syncs of this flow stand, on the source.
+// OffsetSyncsTopic is where MirrorMaker 2's offset syncs of this flow stand: on
+// the source, named after the target, or with offset_syncs: target on the target,
+// named after the source.
 func (f *Flow) OffsetSyncsTopic() string {
-	return "mm2-offset-syncs" + f.Separator + f.To + f.Separator + "internal"
+	other := f.To
+	if f.OffsetSyncs == OffsetSyncsTarget {
+		other = f.From
+	}
+	return "mm2-offset-syncs" + f.InternalSeparator + other + f.InternalSeparator + "internal"
 }
 
 func (f *Flow) prefix() string { return f.From + f.Separator }

@@ -15,6 +15,7 @@ type flowSource struct {
 	from, to                           value
 	naming                             value // the separator if it is given, else naming, else the flow
 	policies, rules, fence, deadLetter value
+	mm2                                value
 	renames                            []renameSource
 	sound                              bool // nothing is wrong with it so far
 	veiled                             bool // a substituted value is in it, so that no example may be shown
@@ -101,7 +102,12 @@ func (r *reader) flow(v value) *flowSource {
 			source.naming = v
 			r.separator(v, &flow.Separator)
 		}},
+		{"internal_separator", func(v value) { r.separator(v, &flow.InternalSeparator) }},
 		{"start", keep(&start)},
+		{"mirrormaker2", func(v value) {
+			source.mm2 = v
+			r.mirrorMaker2(v, &flow.MirrorMaker2)
+		}},
 		{"replication_factor", func(v value) {
 			n := int64(flow.ReplicationFactor)
 			r.integer(v, 1, 1000, &n)
@@ -111,6 +117,7 @@ func (r *reader) flow(v value) *flowSource {
 		{"group_sync", func(v value) { r.groupSync(v, &flow.GroupSync) }},
 		{"heartbeats", func(v value) { r.boolean(v, &flow.Heartbeats) }},
 		{"checkpoints", func(v value) { r.boolean(v, &flow.Checkpoints) }},
+		{"offset_syncs", func(v value) { choose(r, v, &flow.OffsetSyncs, OffsetSyncsOff, OffsetSyncsSource, OffsetSyncsTarget) }},
 		{"policies", keep(&source.policies)},
 		{"topic_rules", keep(&source.rules)},
 		{"paused", func(v value) { r.boolean(v, &flow.Pause) }},
@@ -130,13 +137,16 @@ func (r *reader) flow(v value) *flowSource {
 		"group": "groups", "groups.exclude": "exclude_groups", "groups_exclude": "exclude_groups", "exclude": "exclude_topics", "policy": "naming", "prefix": "naming",
 		"replication.factor": "replication_factor", "offset": "start", "offsets": "group_sync", "sync_groups": "group_sync", "config": "configs", "name": "from and to",
 		"pause": "paused", "rate": "throttle", "limit": "throttle", "quota": "throttle", "filter": "filters", "renames": "rename", "dead_letter": "dead_letter_topic",
-		"dlq": "dead_letter_topic", "rules": "topic_rules", "topic_policies": "topic_rules", "fencing": "fence", "record_too_large": "policies.record_too_large",
+		"dlq": "dead_letter_topic", "mm2": "mirrormaker2", "offset_sync": "offset_syncs", "offset-syncs": "offset_syncs", "mirrormaker": "mirrormaker2", "rules": "topic_rules", "topic_policies": "topic_rules", "fencing": "fence", "record_too_large": "policies.record_too_large",
 	})
 	if !ok {
 		return source
 	}
 	if start.present() {
 		r.start(start, &flow.Start)
+	}
+	if source.mm2.present() && !flow.StartsFromMM2() {
+		r.fault(source.mm2, "add start: mirrormaker2, or remove it", "is for topics that begin where MirrorMaker 2 stopped, and none does")
 	}
 	r.policies(source, &flow)
 	r.renames(source, &flow)
@@ -164,11 +174,44 @@ func (r *reader) configs(v value, to *ConfigSync) {
 }
 
 func (r *reader) groupSync(v value, to *GroupSync) {
+	if !r.given(v) {
+		return
+	}
+	var deleted, failback value
+	r.mapping(v, []field{
+		{"enabled", func(v value) { r.boolean(v, &to.Enabled) }},
+		{"interval", func(v value) { r.duration(v, 100*time.Millisecond, time.Hour, &to.Interval) }},
+		{"deleted_groups", func(v value) {
+			deleted = v
+			choose(r, v, &to.Deleted, GroupDeletedKeep, GroupDeletedDelete)
+		}},
+		{"failback", func(v value) {
+			failback = v
+			r.boolean(v, &to.Failback)
+		}},
+	}, map[string]string{"sync": "enabled", "deleted": "deleted_groups", "group_deleted": "deleted_groups", "fail_back": "failback"})
+	const remedy, problem = "remove it, or enabled: false", "says what to do with groups, but enabled: false leaves them alone"
+	if deleted.present() && !to.Enabled && to.Deleted == GroupDeletedDelete {
+		r.fault(deleted, remedy, problem)
+	}
+	if failback.present() && !to.Enabled && to.Failback {
+		r.fault(failback, remedy, problem)
+	}
+}
+
+func (r *reader) mirrorMaker2(v value, to *MirrorMaker2Store) {
 	if r.given(v) {
 		r.mapping(v, []field{
-			{"enabled", func(v value) { r.boolean(v, &to.Enabled) }},
-			{"interval", func(v value) { r.duration(v, 100*time.Millisecond, time.Hour, &to.Interval) }},
-		}, map[string]string{"sync": "enabled"})
+			{"offsets_topic", func(v value) {
+				s, ok := r.text(v)
+				if ok && !LegalTopic(s.text) {
+					r.fault(v, "use 1 to 249 letters, digits, dots, underscores, hyphens", "%s is no name for a topic", s.shown)
+					return
+				}
+				to.OffsetsTopic = s.text
+			}},
+			{"connector", func(v value) { r.name(v, &to.Connector) }},
+		}, map[string]string{"topic": "offsets_topic", "offsets": "offsets_topic", "name": "connector", "offset.storage.topic": "offsets_topic"})
 	}
 }
 
@@ -195,14 +238,14 @@ func (r *reader) start(v value, to *[]StartRule) {
 		switch {
 		case !ok:
 		case !from.present():
-			r.fault(item, "add from: earliest, latest or a time", "says not where to start")
+			r.fault(item, "add from: earliest, latest, mirrormaker2 or a time", "says not where to start")
 		case r.place(from, &rule.Start):
 			*to = append(*to, rule)
 		}
 	}
 }
 
-// place reads earliest, latest or a time as in RFC 3339 (or a date, midnight UTC).
+// place reads earliest, latest, mirrormaker2 or a time as in RFC 3339 (or a date, midnight UTC).
 func (r *reader) place(v value, to *Start) bool {
 	s, ok := r.scalar(v)
 	if !ok {
@@ -215,6 +258,9 @@ func (r *reader) place(v value, to *Start) bool {
 	case "latest":
 		*to = Start{Kind: Latest}
 		return true
+	case "mirrormaker2":
+		*to = Start{Kind: MirrorMaker2}
+		return true
 	}
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
 		if at, err := time.Parse(layout, s.text); err == nil && at.UnixMilli() >= 0 {
@@ -222,7 +268,7 @@ func (r *reader) place(v value, to *Start) bool {
 			return true
 		}
 	}
-	r.fault(v, "write earliest, latest, or a time since 1970 with its zone, as in 2026-01-31T12:00:00Z", "%s is no place to start", s.shown)
+	r.fault(v, "write earliest, latest, mirrormaker2, or a time since 1970 with its zone, as in 2026-01-31T12:00:00Z", "%s is no place to start", s.shown)
 	return false
 }
 

@@ -104,13 +104,19 @@ func TestEveryKeyArrives(t *testing.T) {
 	first.Start = []topology.StartRule{
 		{Topics: []string{"payments"}, Start: topology.Start{Kind: topology.Timestamp, Millis: time.Date(2026, 1, 31, 11, 0, 0, 0, time.UTC).UnixMilli()}},
 		{Topics: []string{"orders.*"}, Start: topology.Start{Kind: topology.Latest}},
+		{Topics: []string{".*"}, Start: topology.Start{Kind: topology.MirrorMaker2}},
 	}
-	first.Configs, first.GroupSync = topology.ConfigSync{}, topology.GroupSync{Interval: 5 * time.Second}
+	first.Configs = topology.ConfigSync{}
+	first.GroupSync = topology.GroupSync{Enabled: true, Interval: 5 * time.Second, Deleted: topology.GroupDeletedDelete, Failback: true}
+	first.InternalSeparator, first.OffsetSyncs = ".", topology.OffsetSyncsTarget
+	first.MirrorMaker2 = topology.MirrorMaker2Store{OffsetsTopic: "connect-offsets", Connector: "east->west.MirrorSourceConnector"}
 	first.Heartbeats, first.Checkpoints = false, false
 	first.Policies.ForeignWrites = topology.ForeignIgnore
 	second := topology.DefaultFlow("west", "east")
 	second.Topics = []string{"metrics"}
 	second.Policies.ForeignWrites = topology.ForeignReport
+	second.GroupSync.Enabled, second.OffsetSyncs = false, topology.OffsetSyncsSource
+	second.Separator, second.InternalSeparator, second.MirrorMaker2.OffsetsTopic = "-", "-", "mm2-offsets.west.internal"
 	second.Start = []topology.StartRule{{
 		Topics: []string{".*"},
 		Start:  topology.Start{Kind: topology.Timestamp, Millis: time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC).UnixMilli()},
@@ -138,6 +144,19 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 	if got := config.Cluster("east").Addresses(); !cmp.Equal(got, []string{"127.0.0.1:19092"}) {
 		t.Errorf("the engine would connect to %v, want the loopback address of the wildcard", got)
+	}
+	for _, f := range []struct{ got, want string }{
+		{config.Flows[0].CheckpointsTopic(), "east.checkpoints.internal"},
+		{config.Flows[0].OffsetSyncsTopic(), "mm2-offset-syncs.east.internal"},
+		{config.Flows[1].CheckpointsTopic(), "west-checkpoints-internal"},
+		{config.Flows[1].OffsetSyncsTopic(), "mm2-offset-syncs-east-internal"},
+	} {
+		if f.got != f.want {
+			t.Errorf("internal topic %s, want %s", f.got, f.want)
+		}
+	}
+	if config.Opposite(config.Flows[0]) != config.Flows[1] || config.Opposite(&topology.Flow{From: "east", To: "south"}) != nil {
+		t.Error("the opposite flow is wrong")
 	}
 	if config.Cluster("nowhere") != nil || config.Flow("east->nowhere") != nil || config.Flow("west->east") != config.Flows[1] {
 		t.Error("look-up by name is wrong")

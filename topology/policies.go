@@ -161,8 +161,14 @@ func (f *Flow) ruleFor(topic string) *TopicRule {
 	return nil
 }
 
-// settle fills in what depends on the naming.
+// settle fills in what depends on the source, the separator and the naming.
 func (f *Flow) settle() {
+	if f.InternalSeparator == "" {
+		f.InternalSeparator = f.Separator
+	}
+	if f.MirrorMaker2.OffsetsTopic == "" {
+		f.MirrorMaker2.OffsetsTopic = mm2Offsets(f.From)
+	}
 	foreign := ForeignReport
 	if f.Naming == Identity {
 		foreign = ForeignIgnore

@@ -54,7 +54,7 @@ func newSelector(f *Flow, clusters []string) (*selector, error) {
 		included:   f.Topics,
 		excluded:   slices.Concat(f.ExcludeTopics, f.letterPatterns),
 		heartbeats: {f.heartbeatsPattern(prefixes)},
-		internal:   internalPatterns(f.Separator),
+		internal:   internalPatterns(f.InternalSeparator),
 		circular:   {f.loopPattern(prefixes)},
 	}
 	if f.listed == nil {

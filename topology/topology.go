@@ -94,5 +94,9 @@ func (c *Config) Flow(name string) *Flow {
 	return nil
 }
 
+// Opposite returns the flow that mirrors the other way, from f's target to its
+// source, nil if there is none.
+func (c *Config) Opposite(f *Flow) *Flow { return c.Flow(f.To + "->" + f.From) }
+
 // Dir is the directory of the file; relative paths in the file start there.
 func (c *Config) Dir() string { return filepath.Dir(c.Path) }

@@ -103,8 +103,11 @@ func (f *Flow) tree(hides func(string) bool) *block {
 	b.add("exclude_topics", list(f.ExcludeTopics), "[]")
 	b.add("naming", string(f.Naming), string(Prefixed))
 	b.add("separator", strconv.Quote(f.Separator), strconv.Quote(usual.Separator))
+	b.add("internal_separator", strconv.Quote(f.InternalSeparator), strconv.Quote(f.Separator))
 	b.add("rename", f.renameText(), "[]")
 	b.add("start", f.startText(), "[]")
+	b.add("mirrormaker2.offsets_topic", f.MirrorMaker2.OffsetsTopic, usual.MirrorMaker2.OffsetsTopic)
+	b.add("mirrormaker2.connector", plain(f.MirrorMaker2.Connector), plain(usual.MirrorMaker2.Connector))
 	factor := ""
 	if f.ReplicationFactor > 0 {
 		factor = strconv.Itoa(int(f.ReplicationFactor))
@@ -116,8 +119,11 @@ func (f *Flow) tree(hides func(string) bool) *block {
 	b.add("exclude_groups", list(f.ExcludeGroups), list(usual.ExcludeGroups))
 	b.add("group_sync.enabled", strconv.FormatBool(f.GroupSync.Enabled), "true")
 	b.add("group_sync.interval", short(f.GroupSync.Interval), short(usual.GroupSync.Interval))
+	b.add("group_sync.deleted_groups", string(f.GroupSync.Deleted), string(usual.GroupSync.Deleted))
+	b.add("group_sync.failback", strconv.FormatBool(f.GroupSync.Failback), "false")
 	b.add("heartbeats", strconv.FormatBool(f.Heartbeats), "true")
 	b.add("checkpoints", strconv.FormatBool(f.Checkpoints), "true")
+	b.add("offset_syncs", string(f.OffsetSyncs), string(usual.OffsetSyncs))
 	b.add("paused", strconv.FormatBool(f.Pause), "false")
 	throttle := ""
 	if f.Throttle > 0 {
