@@ -35,11 +35,6 @@ type Follower interface {
 	Follow(ctx context.Context, topic string, partition int32, from int64, caughtUp func(), fn func(wire.Record) error) error
 }
 
-// TopicMaker makes an internal topic unless it is there. *kafka.Cluster is one.
-type TopicMaker interface {
-	EnsureInternalTopic(ctx context.Context, name string, partitions int32, configs map[string]string) error
-}
-
 // GroupCluster carries requests about groups. *kafka.Cluster is one.
 type GroupCluster interface {
 	// Request asks any broker.

@@ -34,16 +34,12 @@ func NewHeartbeater(flow *topology.Flow, target HeartbeatCluster, log *slog.Logg
 // fails is tried again.
 func (h *Heartbeater) Run(ctx context.Context) error {
 	again := retry{log: h.log, what: "write heartbeats"}
+	topic := newInternalTopic(topology.HeartbeatsTopic, h.target, compacted(), h.log)
 	tick := time.NewTicker(HeartbeatEvery)
 	defer tick.Stop()
-	made := false
 	for {
-		err := error(nil)
-		if !made {
-			err = h.target.EnsureInternalTopic(ctx, topology.HeartbeatsTopic, 1, compacted())
-			made = err == nil
-		}
-		if made {
+		err := topic.ensure(ctx)
+		if err == nil {
 			beat := Heartbeat{Source: h.flow.From, Target: h.flow.To, Millis: time.Now().UnixMilli()}
 			_, err = h.target.Append(ctx, topology.HeartbeatsTopic, 0, []wire.Record{EncodeHeartbeat(beat)})
 		}
@@ -51,7 +47,7 @@ func (h *Heartbeater) Run(ctx context.Context) error {
 		case err == nil:
 			again.success()
 		case ctx.Err() == nil:
-			made = false // it may have been deleted
+			topic.lost()
 			again.failure(ctx, err)
 		}
 		select {
@@ -61,6 +57,3 @@ func (h *Heartbeater) Run(ctx context.Context) error {
 		}
 	}
 }
-
-// compacted are the configs of MirrorMaker 2's internal topics.
-func compacted() map[string]string { return map[string]string{"cleanup.policy": "compact"} }

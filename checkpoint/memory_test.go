@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 
+	"kmirror/internal/kafka"
 	"kmirror/internal/wire"
 )
 
@@ -108,6 +110,26 @@ func (m *memoryLogs) EnsureInternalTopic(_ context.Context, name string, _ int32
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.made[name] = configs
+	return nil
+}
+
+func (m *memoryLogs) TopicConfigs(_ context.Context, topics []string) (map[string]map[string]kafka.ConfigEntry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[string]map[string]kafka.ConfigEntry{}
+	for _, name := range topics {
+		all[name] = map[string]kafka.ConfigEntry{}
+		for key, value := range m.made[name] {
+			all[name][key] = kafka.ConfigEntry{Value: value}
+		}
+	}
+	return all, nil
+}
+
+func (m *memoryLogs) AlterTopicConfigs(_ context.Context, topic string, set map[string]string, _ []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.Copy(m.made[topic], set)
 	return nil
 }
 

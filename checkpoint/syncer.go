@@ -56,6 +56,7 @@ type Syncer struct {
 	listed       time.Time              // owned by Run: when the groups were listed last
 	swept        time.Time              // owned by Run
 	listing      retry                  // owned by Run
+	checkpoints  *internalTopic         // owned by Run, but for what it counts
 	made         bool                   // owned by Run: the checkpoints topic is there and has been read
 
 	mu     sync.Mutex // guards the field below and all it leads to
@@ -108,8 +109,8 @@ func NewSyncer(flow *topology.Flow, source GroupCluster, target TargetCluster, i
 	return &Syncer{
 		flow: flow, index: index, target: target, log: log,
 		sourceGroups: newGroups(source), targetGroups: newGroups(target),
-		listing: retry{log: log, what: "list groups"},
-		topics:  map[string]mirrored{}, recalled: map[recallKey]recalled{}, groups: map[string]*group{},
+		listing: retry{log: log, what: "list groups"}, checkpoints: newInternalTopic(flow.CheckpointsTopic(), target, checkpointsConfigs(), log),
+		topics: map[string]mirrored{}, recalled: map[recallKey]recalled{}, groups: map[string]*group{},
 	}
 }
 
@@ -180,27 +181,25 @@ func (s *Syncer) prepare(ctx context.Context) error {
 	if s.made || !s.flow.Checkpoints {
 		return nil
 	}
-	topic := s.flow.CheckpointsTopic()
-	configs := compacted()
-	configs["segment.bytes"] = "16777216" // Java's reader takes all of it at every call
-	if err := s.target.EnsureInternalTopic(ctx, topic, 1, configs); err != nil {
-		return fmt.Errorf("make %s: %w", topic, err)
+	if err := s.checkpoints.ensure(ctx); err != nil {
+		return err
 	}
-	from, err := s.target.ListOffset(ctx, topic, 0, earliest)
-	if err == nil {
-		_, err = s.target.Read(ctx, topic, 0, from, func(rec wire.Record) error {
-			if c, err := DecodeCheckpoint(rec); err == nil {
-				s.recalled[recallKey{c.Group, c.Topic, c.Partition}] = recalled{said: position{c.Upstream, c.Downstream}, ours: recall(rec, c)}
-			}
-			return nil // a foreign record is passed over
-		})
-	}
+	err := s.checkpoints.read(ctx, s.target, func(rec wire.Record) error {
+		c, err := DecodeCheckpoint(rec)
+		if err == nil {
+			s.recalled[recallKey{c.Group, c.Topic, c.Partition}] = recalled{said: position{c.Upstream, c.Downstream}, ours: recall(rec, c)}
+		}
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("read %s: %w", topic, err)
+		return err
 	}
 	s.made = true
 	return nil
 }
+
+// Skipped counts the records of the checkpoints topic that could not be read.
+func (s *Syncer) Skipped() int64 { return s.checkpoints.skipped.Load() }
 
 // names returns the groups for which want holds.
 func (s *Syncer) names(want func(*group) bool) []string {
@@ -356,6 +355,7 @@ func (s *Syncer) write(ctx context.Context, now time.Time) ([]dueCommit, error) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.made = false // it may have been deleted
+	s.checkpoints.lost()
 	for _, p := range written {
 		p.checkpointedAt, p.due = time.Time{}, true
 	}

@@ -179,8 +179,8 @@ func (c *Cluster) AlterTopicConfigs(ctx context.Context, topic string, set map[s
 
 // EnsureInternalTopic makes a topic of ours unless it is there, on three
 // brokers where there are as many; then two must be in sync for a write. One
-// that is there with another number of partitions is an error; its settings are
-// left as they are.
+// that is there with another number of partitions is a *PartitionsError; its
+// settings are left as they are.
 func (c *Cluster) EnsureInternalTopic(ctx context.Context, name string, partitions int32, configs map[string]string) error {
 	m, err := c.fetchMetadata(ctx, []string{name}, false)
 	if err != nil {
@@ -219,5 +219,13 @@ func (c *Cluster) checkPartitions(t *Topic, want int32) error {
 	if len(t.Partitions) == int(want) {
 		return nil
 	}
-	return c.errorf(fmt.Errorf("it has %d partitions, %d are needed: delete it or give it back its partitions", len(t.Partitions), want), "use internal topic %s", t.Name)
+	return c.errorf(&PartitionsError{Have: len(t.Partitions), Want: int(want)}, "use internal topic %s", t.Name)
+}
+
+// PartitionsError says that an internal topic has another number of partitions
+// than it must have.
+type PartitionsError struct{ Have, Want int }
+
+func (e *PartitionsError) Error() string {
+	return fmt.Sprintf("it has %d partitions, %d are needed: delete it or give it back its partitions", e.Have, e.Want)
 }
