@@ -135,6 +135,19 @@ func (l *Ledger) EpochStart() (offset int64, ok bool) { return l.start, l.starte
 // that the ledger still holds.
 func (l *Ledger) FirstStart() (offset int64, ok bool) { return l.first, l.started }
 
+// Lowest returns the lowest source offset that anything in the ledger stands for:
+// what the map holds below it was written by somebody else, before mirroring began.
+func (l *Ledger) Lowest() (offset int64, ok bool) {
+	for _, line := range l.producers {
+		for _, s := range line.steps {
+			if !ok || s.source < offset {
+				offset, ok = s.source, true
+			}
+		}
+	}
+	return offset, ok
+}
+
 // Producers returns every producer epoch in the ledger, by id and epoch.
 func (l *Ledger) Producers() []Producer {
 	all := make([]Producer, 0, len(l.producers))

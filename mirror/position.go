@@ -187,6 +187,9 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 		if !some || mapped <= start { // nothing, or retention took it
 			break
 		}
+		if first, ok := ledger.Lowest(); ok && source <= first { // MirrorMaker 2 wrote it, before us
+			break
+		}
 		var at wire.Batch
 		err := scan(ctx, target, topic, partition, mapped-1, mapped, nil, func(b wire.Batch) error {
 			if b.BaseOffset() < mapped && b.LastOffset() >= mapped-1 {

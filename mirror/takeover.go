@@ -35,6 +35,7 @@ type takeover struct {
 	put      putter
 	accepted func(id partitionID, kind string) bool
 	start    func(ctx context.Context, pair *topicPair, partition int32) (int64, error)
+	inherit  heir // what MirrorMaker 2 left; nil: nothing
 	doubled  func(records int64)
 	journal  Journal
 	log      *slog.Logger
@@ -54,6 +55,7 @@ type witness struct {
 	former    []ended
 	sourceCut int64 // where the source's log was cut off, if cut
 	cut       bool
+	inherited bool // the map holds what MirrorMaker 2 left, and that is not written yet
 }
 
 // beginning is what an attempt goes on with.
@@ -122,7 +124,7 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		Key: key, ProducerID: b.producer.ID, Epoch: b.producer.Epoch,
 		Steps: []checkpoint.Step{{Source: b.origin.source}}, TimeMillis: time.Now().UnixMilli(),
 	}
-	if err := t.put(ctx, key.MapPartition(), []wire.Record{checkpoint.EncodeAnchor(anchor)}); err != nil {
+	if err := t.put(ctx, key.MapPartition(), append(seen.bequest(key, loaded.Runs), checkpoint.EncodeAnchor(anchor))); err != nil {
 		return b, fmt.Errorf("write the epoch's anchor: %w", err)
 	}
 	if known != sameTopics { // after the anchor: see incarnation
@@ -216,6 +218,13 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 	next, begun, err := t.next(ctx, id, pair, loaded, known, st, remembered)
 	if err != nil {
 		return from, err
+	}
+	seen.inherited = false
+	if !begun && t.inherit != nil && (known == sameTopics || len(loaded.Pairs) == 0) {
+		if next, begun, err = t.inherit(ctx, id, pair, loaded.Runs, st); err != nil {
+			return from, err
+		}
+		seen.inherited = begun
 	}
 	if !begun {
 		if next, err = t.start(ctx, pair, id.Partition); err != nil {
