@@ -2,13 +2,28 @@ package checkpoint
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"kmirror/internal/wire"
 )
 
 // Run says that the source offsets Source..Source+Count-1 stand at the target
 // offsets Target..Target+Count-1.
-type Run struct{ Source, Target, Count int64 }
+//
+// Loose: what lies between the end of this run and the beginning of the next
+// is mirrored, but not known one by one (it was thinned, or learned from
+// MirrorMaker 2's syncs). Without it nothing of ours lies there.
+//
+// An empty run says where mapping begins: Source will stand at Target or
+// later. A loose empty run says nothing at all; it only voids what blocks of
+// lower generations say.
+type Run struct {
+	Source, Target, Count int64
+	Loose                 bool
+}
+
+// void says whether the run maps nothing, not even a beginning.
+func (run *Run) void() bool { return run.Count == 0 && run.Loose }
 
 // MaxBlockRuns is the most runs that one block holds.
 const MaxBlockRuns = 128
@@ -27,13 +42,18 @@ const MaxBlockRuns = 128
 // holds, and a block of a higher generation voids what lower ones said from
 // its first run on (see Runs.CutTarget). A block with nothing but an empty run
 // says only that, or where an empty partition begins.
+//
+// Thinning writes full blocks anew, and is the only thing that does: see
+// Loaded.Thin.
 type Block struct {
 	Key
 	Open       bool
 	TargetID   [16]byte // the target topic's id; zero when not known
 	Generation uint32
-	Through    int64 // every source offset below has been dealt with; at least the end of the last run
-	Runs       []Run
+	// Through: every source offset below has been dealt with. It is at least the
+	// end of the last run, and behind a loose one where the next run begins.
+	Through int64
+	Runs    []Run
 }
 
 // EncodeBlock returns the record that keeps b; its timestamp is left to the
@@ -42,15 +62,23 @@ type Block struct {
 //	key    full:  | 2 | key | generation | source of the first run |
 //	       open:  | 3 | key |
 //
-//	value  full:  | 1 |
-//	       open:  | 1 | generation | source of the first run |
+//	value  full:  | version |
+//	       open:  | version | generation | source of the first run |
 //	       both:  | target id, 16 bytes | through - end of the last run | runs |
 //	              | target of the first run | its count |
 //	              then for every further run
 //	              | source - previous end | target - previous end | count |
+//
+// The version is 2 if a run is loose: then every count is shifted left by one
+// bit, and the lowest bit says whether its run is. Otherwise it is 1, so that
+// those who know no other can read on.
 func EncodeBlock(b Block) wire.Record {
 	first, last := b.Runs[0], b.Runs[len(b.Runs)-1]
-	key, value := b.Key.append([]byte{kindBlock}), []byte{1}
+	version, shift := byte(1), 0
+	if slices.ContainsFunc(b.Runs, func(r Run) bool { return r.Loose }) {
+		version, shift = 2, 1
+	}
+	key, value := b.Key.append([]byte{kindBlock}), []byte{version}
 	if b.Open {
 		key[0] = kindOpen
 		value = appendBlockStart(value, b.Generation, first.Source)
@@ -66,7 +94,11 @@ func EncodeBlock(b Block) wire.Record {
 			value = binary.AppendUvarint(value, uint64(r.Source-end.Source))
 		}
 		value = binary.AppendUvarint(value, uint64(r.Target-end.Target))
-		value = binary.AppendUvarint(value, uint64(r.Count))
+		count := uint64(r.Count) << shift
+		if r.Loose {
+			count |= 1
+		}
+		value = binary.AppendUvarint(value, count)
 		end = Run{Source: r.Source + r.Count, Target: r.Target + r.Count}
 	}
 	return wire.Record{Key: key, Value: value}
@@ -113,7 +145,13 @@ func (b *Block) decodeRuns(value *reader, source int64) {
 			source = value.sum(source, value.int64())
 		}
 		target = value.sum(target, value.int64())
-		r := Run{Source: source, Target: target, Count: value.int64()}
+		r := Run{Source: source, Target: target}
+		if value.version == 1 {
+			r.Count = value.int64()
+		} else {
+			count := value.uvarint()
+			r.Count, r.Loose = int64(count>>1), count&1 != 0
+		}
 		if r.Count == 0 && i > 0 {
 			value.fail("empty run")
 		}

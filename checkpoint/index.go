@@ -57,8 +57,33 @@ func NewIndex(target Follower, log *slog.Logger) *Index {
 // Ready is closed when all of MapTopic has been read once.
 func (x *Index) Ready() <-chan struct{} { return x.ready }
 
-// Skipped counts the records of MapTopic that could not be read.
-func (x *Index) Skipped() int64 { return x.skipped.Load() }
+// MapStats says how much an Index holds and has read.
+type MapStats struct {
+	Partitions int        // mirrored partitions with a map, of every incarnation
+	Runs       int        // that their maps hold
+	Memory     int64      // bytes that they take, about
+	Records    int64      // of MapTopic that were read, those that were replaced since among them
+	Skipped    int64      // of these, corrupt or foreign ones
+	Faults     []MapFault // the first few of those
+}
+
+// MapFault is a record of MapTopic that could not be used.
+type MapFault struct {
+	Partition int32 // of MapTopic
+	Offset    int64
+	Reason    string
+}
+
+// Stats returns what is held and what was read so far.
+func (x *Index) Stats() MapStats {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	s := MapStats{Partitions: len(x.maps), Skipped: x.skipped.Load()}
+	for _, r := range x.maps {
+		s.Runs += r.Len()
+	}
+	return s
+}
 
 // Run reads and follows MapTopic, which must exist, until ctx ends or a
 // partition cannot be read. It may be run again.

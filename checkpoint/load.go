@@ -13,6 +13,7 @@ import (
 type Loaded struct {
 	Ledger *Ledger
 	Runs   *Runs
+	Filed  *Filed      // the full blocks that stand in the topic
 	Pairs  []TopicPair // of its flow and topic, every incarnation, in the order of the topic
 
 	Owners  []Owner  // that may have written to it; of a key without a topic id
@@ -33,7 +34,7 @@ func LoadPartition(ctx context.Context, target Reader, k Key) (Loaded, error) {
 func LoadPartitions(ctx context.Context, target Reader, mapPartition int32, keys []Key) (map[Key]Loaded, error) {
 	loaded := make(map[Key]*Loaded, len(keys))
 	for _, k := range keys {
-		loaded[k] = &Loaded{Ledger: &Ledger{}, Runs: &Runs{}}
+		loaded[k] = &Loaded{Ledger: &Ledger{}, Runs: &Runs{}, Filed: &Filed{}}
 	}
 	if err := readAll(ctx, target, mapPartition, func(what any) { apply(what, loaded) }); err != nil {
 		return nil, fmt.Errorf("load %s/%d: %w", MapTopic, mapPartition, err)
@@ -100,6 +101,7 @@ func apply(what any, loaded map[Key]*Loaded) {
 	case Block:
 		if l := loaded[what.Key]; l != nil {
 			l.Runs.Merge(what)
+			l.Filed.Add(what)
 		}
 	case TopicPair:
 		for k, l := range loaded {
@@ -132,6 +134,7 @@ func apply(what any, loaded map[Key]*Loaded) {
 		case Block:
 			if l := loaded[of.Key]; l != nil && !of.Open {
 				l.Runs.drop(of)
+				l.Filed.Remove(of)
 			}
 		}
 	}

@@ -9,8 +9,9 @@ import (
 // turns everything after it into zeros, so that a decoder reads straight on
 // and asks once, at the end.
 type reader struct {
-	buf []byte
-	bad string
+	buf     []byte
+	bad     string
+	version byte // of a value
 }
 
 func (r *reader) fail(reason string) {

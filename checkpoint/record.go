@@ -67,8 +67,9 @@ func Decode(rec wire.Record) (any, error) {
 	var value *reader // nil: deleted
 	if rec.Value != nil {
 		value = &reader{buf: rec.Value}
-		fault.Version = value.byte()
-		if fault.Version != 1 {
+		value.version = value.byte()
+		fault.Version = value.version
+		if fault.Version < 1 || fault.Version > newest(kind) {
 			fault.Reason = "unknown version"
 			return nil, fault
 		}
@@ -90,7 +91,15 @@ func Decode(rec wire.Record) (any, error) {
 	return result, nil
 }
 
-// decoders returns for each kind what reads a key and a value of version 1;
+// newest returns the newest version that values of a kind have had.
+func newest(kind byte) byte {
+	if kind == kindBlock || kind == kindOpen {
+		return 2
+	}
+	return 1
+}
+
+// decoders returns for each kind what reads a key and a value of any version;
 // without a value it fills what the key says.
 func decoders() map[byte]func(key, value *reader) any {
 	return map[byte]func(key, value *reader) any{

@@ -8,7 +8,7 @@ import (
 )
 
 // Runs is the offset map of one partition: runs in ascending order of source
-// and of target offsets, 24 bytes each. The zero value is empty and ready. It
+// and of target offsets, 32 bytes each. The zero value is empty and ready. It
 // is not safe for concurrent use; a Clone is independent.
 type Runs struct {
 	// TargetID is the id of the target topic that the target offsets belong
@@ -28,22 +28,7 @@ type Runs struct {
 
 type chunk struct {
 	generation uint32
-	runs       []Run
-}
-
-// Translation is where an offset of one side stands on the other.
-type Translation struct {
-	// Offset is the offset on the other side; -1 when nothing is mapped.
-	Offset int64
-	// Exact: a reader who goes on at Offset gets precisely the next record of
-	// this flow, none twice and none skipped.
-	Exact bool
-	// Shortfall counts the offsets by which the question lies beyond the
-	// mirrored end, where Offset waits.
-	Shortfall int64
-	// Before: the question lies before everything that is mapped; Offset is
-	// where that begins.
-	Before bool
+	runs       []Run // of the first one only, the count may be 0
 }
 
 // OrderError says that a run does not follow the ones before it.
@@ -67,10 +52,9 @@ func (r *Runs) Add(run Run) error {
 	}
 	defer func() { r.through = run.Source + run.Count }()
 	if any {
-		c := &r.chunks[len(r.chunks)-1]
-		last := &c.runs[len(c.runs)-1]
+		c, last := &r.chunks[len(r.chunks)-1], r.last()
 		if last.Source+last.Count == run.Source && last.Target+last.Count == run.Target {
-			last.Count += run.Count
+			last.Count, last.Loose = last.Count+run.Count, run.Loose
 			r.clean = min(r.clean, len(r.chunks)-1)
 			return nil
 		}
@@ -93,15 +77,30 @@ func (r *Runs) open(run Run) {
 	r.count++
 }
 
-// Begin notes where the mapping of an empty partition begins: source offset
-// source will stand at target offset target or later. It lets a group that
-// waits there be translated before the first record has come. When something
-// is mapped already it does nothing.
+// Begin notes where mapping begins: source offset source will stand at target
+// offset target or later, and what lies before it on one side does so on the
+// other. It lets a group that waits there be translated before the first record
+// has come. It does nothing when there are runs already whose last is not loose,
+// or end beyond it.
 func (r *Runs) Begin(source, target int64) {
-	if len(r.chunks) == 0 && source >= 0 && target >= 0 {
-		r.open(Run{Source: source, Target: target})
-		r.through = source
+	end, targetEnd, some := r.End()
+	if source < max(end, r.through) || target < targetEnd {
+		return
 	}
+	begin := Run{Source: source, Target: target}
+	if some {
+		last := r.last()
+		switch {
+		case !last.Loose:
+			return
+		case last.void() && last.Source == source && last.Target == target:
+			last.Loose = false
+			r.clean = min(r.clean, len(r.chunks)-1)
+			return
+		}
+	}
+	r.open(begin)
+	r.through = source
 }
 
 // Pass notes that every source offset below source has been dealt with: there
@@ -124,9 +123,24 @@ func (r *Runs) End() (source, target int64, ok bool) {
 	if len(r.chunks) == 0 {
 		return 0, 0, false
 	}
-	runs := r.chunks[len(r.chunks)-1].runs
-	last := runs[len(runs)-1]
+	last := r.last()
 	return last.Source + last.Count, last.Target + last.Count, true
+}
+
+// covered returns the source offset up to which the runs speak: behind a loose
+// one that is where the next begins.
+func (r *Runs) covered() int64 {
+	source, _, ok := r.End()
+	if ok && r.last().Loose && r.last().Count > 0 {
+		source = max(source, r.through)
+	}
+	return source
+}
+
+// last returns the last run; there is one.
+func (r *Runs) last() *Run {
+	runs := r.chunks[len(r.chunks)-1].runs
+	return &runs[len(runs)-1]
 }
 
 // Through returns the source offset below which everything has been dealt
@@ -142,101 +156,6 @@ func (r *Runs) All(fn func(Run) bool) {
 				return
 			}
 		}
-	}
-}
-
-// Forward translates a source offset to the target.
-//
-// Inside a run it is the exact difference. In a hole between runs it is the
-// start of the next run, whose first record is the next one that a reader of
-// the source would get. At the end it is the target's end of the last run,
-// also where source offsets beyond have been passed; further beyond it waits
-// there with a shortfall. Before the first run it is that run's start.
-func (r *Runs) Forward(source int64) Translation {
-	t := r.locate(source, false)
-	if t.Shortfall > 0 {
-		t.Shortfall = max(0, source-max(source-t.Shortfall, r.through))
-		t.Exact = t.Shortfall == 0
-	}
-	return t
-}
-
-// Backward translates a target offset to the source, by the rules of Forward
-// with the sides exchanged: an offset at a foreign record stands before our
-// next one, and records that others wrote beyond our end are its shortfall.
-func (r *Runs) Backward(target int64) Translation {
-	return r.locate(target, true)
-}
-
-// sides returns where a run begins on the side asked from, and on the other.
-func (run *Run) sides(back bool) (from, to int64) {
-	if back {
-		return run.Target, run.Source
-	}
-	return run.Source, run.Target
-}
-
-// locate finds the last chunk, and in it the last run, that begins at or
-// before offset, by halving.
-func (r *Runs) locate(offset int64, back bool) Translation {
-	if r.count == 0 {
-		return Translation{Offset: -1}
-	}
-	i, end := 0, len(r.chunks)
-	for i < end {
-		middle := int(uint(i+end) >> 1)
-		if from, _ := r.chunks[middle].runs[0].sides(back); from <= offset {
-			i = middle + 1
-		} else {
-			end = middle
-		}
-	}
-	if i--; i < 0 {
-		first := r.first()
-		_, to := first.sides(back)
-		return Translation{Offset: to, Before: true}
-	}
-	runs := r.chunks[i].runs
-	j, end := 0, len(runs)
-	for j < end {
-		middle := int(uint(j+end) >> 1)
-		if from, _ := runs[middle].sides(back); from <= offset {
-			j = middle + 1
-		} else {
-			end = middle
-		}
-	}
-	run := &runs[j-1]
-	from, to := run.sides(back)
-	into := offset - from
-	if into < run.Count {
-		return Translation{Offset: to + into, Exact: true}
-	}
-	before := run.Count == 0 && into > 0 // behind the empty run that only says where to begin
-	switch {
-	case j < len(runs):
-		_, to = runs[j].sides(back)
-	case i+1 < len(r.chunks):
-		_, to = r.chunks[i+1].runs[0].sides(back)
-	default:
-		return Translation{Offset: to + run.Count, Exact: into == run.Count, Shortfall: into - run.Count}
-	}
-	return Translation{Offset: to, Exact: !before, Before: before}
-}
-
-// first returns the first run that is not empty, or the empty one if it is
-// alone.
-func (r *Runs) first() Run {
-	runs := r.chunks[0].runs
-	switch {
-	case runs[0].Count > 0:
-		return runs[0]
-	case len(runs) > 1:
-		return runs[1]
-	case len(r.chunks) > 1:
-		return r.chunks[1].runs[0]
-	default:
-		return runs[0]
 	}
 }
 
@@ -265,7 +184,7 @@ func (r *Runs) Reset(targetID [16]byte) {
 	*r = Runs{TargetID: targetID, generation: r.generation}
 	if void {
 		r.generation++
-		r.open(Run{})
+		r.open(Run{Loose: true})
 	}
 }
 
@@ -288,26 +207,43 @@ func (r *Runs) cut(source, target int64) {
 	r.clean = min(r.clean, last)
 }
 
-// truncate removes what lies at or after either offset.
+// truncate removes what lies at or after either offset. What a loose last run
+// is followed by counts as not mirrored: whoever knows better adds it.
 func (r *Runs) truncate(source, target int64) {
-	beyond := func(run Run) bool { return run.Source >= source || run.Target >= target }
 	before, _, _ := r.End()
-	keep := sort.Search(len(r.chunks), func(i int) bool { return beyond(r.chunks[i].runs[0]) })
+	keep := sort.Search(len(r.chunks), func(i int) bool { return r.chunks[i].runs[0].reaches(source, target) })
 	for _, c := range r.chunks[keep:] {
 		r.count -= len(c.runs)
 	}
 	r.chunks = slices.Clone(r.chunks[:keep])
 	if keep > 0 {
 		c := &r.chunks[keep-1]
-		n := sort.Search(len(c.runs), func(j int) bool { return beyond(c.runs[j]) })
-		r.count -= len(c.runs) - n
-		c.runs = slices.Clone(c.runs[:n])
-		last := &c.runs[n-1]
-		last.Count = min(last.Count, source-last.Source, target-last.Target)
+		r.count -= len(c.runs)
+		c.runs = truncated(c.runs, source, target)
+		r.last().Loose = r.last().void()
+		r.count += len(c.runs)
 	}
 	if end, _, ok := r.End(); !ok || end != before {
 		r.through = end // what was passed lay behind records that are gone
 	}
 	r.through = min(r.through, source)
 	r.clean = min(r.clean, max(0, keep-1))
+}
+
+// reaches says whether the run begins at or after either offset.
+func (run *Run) reaches(source, target int64) bool {
+	return run.Source >= source || run.Target >= target
+}
+
+// truncated returns a copy of what of runs lies before both offsets.
+func truncated(runs []Run, source, target int64) []Run {
+	n := sort.Search(len(runs), func(i int) bool { return runs[i].reaches(source, target) })
+	runs = slices.Clone(runs[:n])
+	if n > 0 {
+		last := &runs[n-1]
+		if left := min(source-last.Source, target-last.Target); left < last.Count {
+			last.Count, last.Loose = left, false
+		}
+	}
+	return runs
 }

@@ -17,24 +17,35 @@ func (r *Runs) blocks(k Key, from int) []Block {
 	for i, c := range r.chunks[from:] {
 		last := c.runs[len(c.runs)-1]
 		b := Block{Key: k, TargetID: r.TargetID, Generation: c.generation, Through: last.Source + last.Count, Runs: slices.Clone(c.runs)}
-		if from+i == len(r.chunks)-1 {
+		if next := from + i + 1; next == len(r.chunks) {
 			b.Open = true
 			b.Through = max(b.Through, r.through)
+		} else if last.Loose {
+			b.Through = r.chunks[next].runs[0].Source
 		}
 		blocks = append(blocks, b)
 	}
 	return blocks
 }
 
-// Merge takes in a block as read from the topic, in any order, however often:
+// Merge takes in blocks as read from the topic, in any order, however often:
 // those of another target topic than that of the highest generation are void
 // (an unknown id is no other);
 // a generation cuts the lower ones off at its first run; of two blocks of a
-// generation with one first source offset the longer one holds.
-func (r *Runs) Merge(b Block) {
-	if len(b.Runs) == 0 {
-		return
+// generation with one first source offset the one that reaches further holds.
+func (r *Runs) Merge(blocks ...Block) {
+	for i, b := range blocks {
+		if len(b.Runs) > 0 && !r.follow(b) {
+			left := slices.DeleteFunc(slices.Clone(blocks[i:]), func(b Block) bool { return len(b.Runs) == 0 })
+			r.assemble(append(r.Blocks(b.Key), left...))
+			return
+		}
 	}
+}
+
+// follow takes a block in that continues what is there, or says more than the
+// last one of it: what almost every block does. It is not ok for others.
+func (r *Runs) follow(b Block) bool {
 	n, first := len(r.chunks), b.Runs[0]
 	if n == 0 && b.Generation >= r.generation {
 		r.TargetID, r.generation = b.TargetID, b.Generation
@@ -43,22 +54,22 @@ func (r *Runs) Merge(b Block) {
 		r.TargetID = b.TargetID
 	}
 	if otherTopic(b.TargetID, r.TargetID) || b.Generation != r.generation {
-		r.assemble(append(r.Blocks(b.Key), b))
-		return
+		return false
 	}
-	end, targetEnd, _ := r.End()
+	_, targetEnd, _ := r.End()
 	switch {
-	case n == 0 || (first.Source >= end && first.Target >= targetEnd):
+	case n == 0 || (first.Count > 0 && first.Source >= r.covered() && first.Target >= targetEnd):
 		r.appendChunk(b)
 	case first.Source == r.chunks[n-1].runs[0].Source && r.chunks[n-1].generation == b.Generation:
-		if b.longer(r.blocks(b.Key, n-1)[0]) > 0 {
+		if b.compare(r.blocks(b.Key, n-1)[0]) > 0 {
 			r.count -= len(r.chunks[n-1].runs)
 			r.chunks = r.chunks[:n-1]
 			r.appendChunk(b)
 		}
 	default:
-		r.assemble(append(r.Blocks(b.Key), b))
+		return false
 	}
+	return true
 }
 
 // otherTopic says whether two topic ids are known and differ.
@@ -73,11 +84,42 @@ func (r *Runs) appendChunk(b Block) {
 	r.clean = len(r.chunks)
 }
 
-// longer says whether b reaches further than another block of the same first
-// source offset and generation: more than 0 if so.
-func (b Block) longer(other Block) int {
-	end := func(b Block) int64 { last := b.Runs[len(b.Runs)-1]; return last.Source + last.Count }
-	return cmp.Or(cmp.Compare(end(b), end(other)), cmp.Compare(b.Through, other.Through))
+// end returns the source offset that follows the last run of b, and the one up
+// to which b speaks: behind a loose run that is where the next one begins.
+func (b *Block) end() (end, covered int64) {
+	last := &b.Runs[len(b.Runs)-1]
+	end = last.Source + last.Count
+	if last.Loose && last.Count > 0 {
+		return end, max(end, b.Through)
+	}
+	return end, end
+}
+
+// compare says which of two blocks of the same generation and first source
+// offset holds: b, if it is more than 0. That is the one that reaches further
+// and, of two that reach equally far, the one that says more.
+func (b *Block) compare(other Block) int {
+	end, covered := b.end()
+	otherEnd, otherCovered := other.end()
+	return cmp.Or(cmp.Compare(covered, otherCovered), cmp.Compare(b.Through, other.Through),
+		cmp.Compare(len(b.Runs), len(other.Runs)), cmp.Compare(end, otherEnd))
+}
+
+// before returns what of b lies before both offsets.
+func (b Block) before(source, target int64) (_ Block, some bool) {
+	all := b.Runs
+	b.Runs = truncated(all, source, target)
+	if len(b.Runs) == 0 {
+		return b, false
+	}
+	if n := len(b.Runs); n < len(all) {
+		b.Through = all[n].Source
+	}
+	b.Through = min(b.Through, source)
+	if end, covered := b.end(); end == covered && len(b.Runs) < len(all) {
+		b.Through = end // what was passed lay behind runs that are gone
+	}
+	return b, true
 }
 
 // assemble builds the runs anew from blocks, by the rules of Merge.
@@ -100,11 +142,7 @@ func (r *Runs) assemble(blocks []Block) {
 		for ; i < len(blocks) && blocks[i].Generation == generation; i++ {
 			b := blocks[i]
 			nextSource, nextTarget = min(nextSource, b.Runs[0].Source), min(nextTarget, b.Runs[0].Target)
-			one := Runs{}
-			one.appendChunk(b)
-			one.truncate(source, target)
-			if len(one.chunks) > 0 {
-				b.Runs, b.Through = one.chunks[0].runs, one.through
+			if b, some := b.before(source, target); some {
 				kept = append(kept, b)
 			}
 		}
@@ -113,22 +151,27 @@ func (r *Runs) assemble(blocks []Block) {
 
 	// What is left is one truth in pieces that may overlap.
 	slices.SortStableFunc(kept, func(a, b Block) int {
-		return cmp.Or(cmp.Compare(a.Runs[0].Source, b.Runs[0].Source), b.longer(a))
+		return cmp.Or(cmp.Compare(a.Runs[0].Source, b.Runs[0].Source), b.compare(a))
 	})
 	for _, b := range kept {
-		end, targetEnd, some := r.End()
-		var left []Run
-		for _, run := range b.Runs {
-			known := max(0, end-run.Source, targetEnd-run.Target)
-			if known < run.Count || (run.Count == 0 && known == 0 && !some) {
-				left = append(left, Run{Source: run.Source + known, Target: run.Target + known, Count: run.Count - known})
-			}
-		}
-		if len(left) > 0 {
-			b.Runs = left
+		if b.Runs = r.unknown(b.Runs); len(b.Runs) > 0 {
 			r.appendChunk(b)
 		}
 	}
+}
+
+// unknown returns what of runs lies behind what r speaks of.
+func (r *Runs) unknown(runs []Run) []Run {
+	_, target, some := r.End()
+	source := r.covered()
+	var left []Run
+	for _, run := range runs {
+		known := max(0, source-run.Source, target-run.Target)
+		if known < run.Count || (run.Count == 0 && known == 0 && (!some || run.Source > source || run.Target > target)) {
+			left = append(left, Run{Source: run.Source + known, Target: run.Target + known, Count: run.Count - known, Loose: run.Loose})
+		}
+	}
+	return left
 }
 
 // drop forgets a full block that was deleted from the topic, by its first

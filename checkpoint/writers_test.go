@@ -429,7 +429,7 @@ func TestIndexFollowsTheRecorder(t *testing.T) {
 		if got, ok := index.Translate("east->west", "orders", 7, 4); !ok || got.Offset != 5004 {
 			t.Errorf("after the topic was made anew: got %+v, %v", got, ok)
 		}
-		if n := index.Skipped(); n != 1 {
+		if n := index.Stats().Skipped; n != 1 {
 			t.Errorf("%d records were skipped, want 1", n)
 		}
 		stopRecorder()
