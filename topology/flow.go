@@ -49,6 +49,13 @@ type Flow struct {
 	Filters         []Filter     // records that are left out; ask FilterFor
 	Rename          []RenameRule // the first that matches gives a topic its name on the target, before the prefix
 
+	// What the flows of the file make of this one; not written, see [LoopRule].
+
+	Loop   LoopRule // how records are kept from going round; LoopNone but for identity naming
+	Drops  []string // names of the flows into From whose batches this flow leaves out
+	Refill bool     // what a flow of Drops brought from another cluster, which stood in the target's place before, is forwarded: nobody else could
+
+	follows                                                      bool // topic configs go the other way, see SyncsConfigs
 	topics, excludeTopics, groups, excludeGroups, excludeConfigs patterns
 	loops                                                        *regexp.Regexp    // topics that already came from the target
 	heartbeats                                                   *regexp.Regexp    // MM2's heartbeats topics
@@ -172,7 +179,8 @@ func DefaultFlow(from, to string) Flow {
 // mm2Offsets is where MirrorMaker 2 keeps its positions if nobody says otherwise. No separator applies.
 func mm2Offsets(from string) string { return "mm2-offsets." + from + ".internal" }
 
-// NewFlow makes a flow from [DefaultFlow], changed by edit (nil: as it is). It
+// NewFlow makes a flow from [DefaultFlow], changed by edit (nil: as it is). It is
+// in no circle, see [LoopRule]. It
 // knows the two clusters' names only, so that a chain over a third one is not
 // recognised by its name; [Parse] knows them all.
 func NewFlow(from, to string, edit func(*Flow)) (*Flow, error) {

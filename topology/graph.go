@@ -45,13 +45,15 @@ func (r *reader) prove(sources []*flowSource, clusters []string) {
 	for i, source := range sound {
 		r.proveRename(source, selectors[i])
 	}
-	r.proveDisjoint(sound, selectors)
+	broken := breakLoops(sound, selectors)
+	r.proveDisjoint(sound, selectors, broken)
 	r.proveLetters(sound, selectors)
-	r.proveNoCircle(sound, selectors)
+	broken.fault(r)
+	r.proveNoCircle(sound, selectors, broken)
 }
 
 // proveDisjoint faults two flows that could write one topic.
-func (r *reader) proveDisjoint(sources []*flowSource, selectors []*selector) {
+func (r *reader) proveDisjoint(sources []*flowSource, selectors []*selector, broken *loops) {
 	compared := 0
 	for j, second := range sources {
 		for i, first := range sources[:j] {
@@ -62,8 +64,14 @@ func (r *reader) proveDisjoint(sources []*flowSource, selectors []*selector) {
 				r.fault(second.at, "divide the flows over several files", "more than %d pairs of flows lead into one cluster", maxPairs)
 				return
 			}
+			if broken.mayShare(i, j) {
+				continue
+			}
 			topic, decided := shared(selectors[i], selectors[j])
-			const remedy = "choose naming: prefixed for one of them, or divide the topics by topics and exclude_topics"
+			remedy := "choose naming: prefixed for one of them, or divide the topics by topics and exclude_topics"
+			if first.flow.Loop != LoopNone && second.flow.Loop != LoopNone {
+				remedy = "give both flows of each pair the same topics and exclude_topics, or divide the topics by them"
+			}
 			if !decided {
 				r.fault(second.at, clearer, "cannot be proved not to write the same topics as %s (%s)", first.at.path, first.flow.Name)
 			} else if topic != "" {
@@ -108,6 +116,7 @@ type circles struct {
 	selectors []*selector
 	out       map[string][]int // cluster -> flows that leave it
 	in        map[string][]int // cluster -> flows that arrive
+	broken    *loops
 	paths     int
 	found     map[string]circle // by the flows of it, sorted
 }
@@ -125,8 +134,11 @@ type circle struct {
 // the start, so the question is one machine for every simple circle and every
 // start on it. Prefixed flows that know all clusters of the circle never close
 // it, unless a rename takes the prefixes off.
-func (r *reader) proveNoCircle(sources []*flowSource, selectors []*selector) {
-	search := &circles{sources: sources, selectors: selectors, out: map[string][]int{}, in: map[string][]int{}, found: map[string]circle{}}
+//
+// Circles within a broken group are none, nor need a path take two flows of one
+// group in a row: a third one, or none at all, leads the same topics there.
+func (r *reader) proveNoCircle(sources []*flowSource, selectors []*selector, broken *loops) {
+	search := &circles{sources: sources, selectors: selectors, broken: broken, out: map[string][]int{}, in: map[string][]int{}, found: map[string]circle{}}
 	for i, source := range sources {
 		search.out[source.flow.From] = append(search.out[source.flow.From], i)
 		search.in[source.flow.To] = append(search.in[source.flow.To], i)
@@ -141,6 +153,9 @@ func (r *reader) proveNoCircle(sources []*flowSource, selectors []*selector) {
 		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 	}) {
 		found := search.found[key]
+		if g := broken.group[found.flows[0]]; g >= 0 && broken.why[g] != "" && !slices.ContainsFunc(found.flows, func(i int) bool { return broken.group[i] != g }) {
+			continue // told already
+		}
 		last := sources[slices.Max(found.flows)]
 		names := make([]string, 0, len(found.flows)+1)
 		members := make([]*flowSource, 0, len(found.flows))
@@ -189,6 +204,9 @@ func (s *circles) follow(path []int, start string) bool {
 	}
 	back := s.wayBack(path, start)
 	for _, next := range s.out[flow.To] {
+		if s.broken.together(path[len(path)-1], next) {
+			continue
+		}
 		if to := s.sources[next].flow.To; back[to] && !s.follow(append(slices.Clone(path), next), start) {
 			return false
 		}

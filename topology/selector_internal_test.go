@@ -217,7 +217,12 @@ func TestCirclesAreFound(t *testing.T) {
 			selectors = append(selectors, drawSelector(t, flow, clusters))
 		}
 		r := &reader{}
-		r.proveNoCircle(sources, selectors)
+		broken := breakLoops(sources, selectors)
+		broken.fault(r)
+		r.proveNoCircle(sources, selectors, broken)
+		if sources[0].flow.Loop != LoopNone {
+			return // the circle is broken, see TestLoopsOfIdentityFlows
+		}
 		for range 30 {
 			name := names().Draw(t, "name")
 			for i := range sources {

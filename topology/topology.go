@@ -9,10 +9,11 @@
 //     YAML path, what is wrong and what to do ([Faults]). An unknown key, a
 //     duplicate key, a value of the wrong type or a second document is a fault;
 //     nothing is guessed and nothing is silently ignored.
-//   - Proven. No two flows of a file can write one topic, no topic can travel
+//   - Proven. No two flows of a file can write one topic, no record can travel
 //     in a circle, and every name on a target maps back to one on its source.
 //     The proofs are exact: they intersect the regular languages of the flows'
-//     patterns, and show a topic name as the counterexample.
+//     patterns, and show a topic name as the counterexample. Circles of flows
+//     with identity naming may be broken by who wrote a batch: see [LoopRule].
 //   - Immutable. A [Config] is read-only after [Load]; all methods are safe for
 //     concurrent use.
 //   - Discreet. A [Secret] never shows in a log or an error, nor does any value

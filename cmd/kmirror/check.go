@@ -45,6 +45,10 @@ type checkedFlow struct {
 	Naming string `json:"naming"`
 	// Topics is how many topics of the source it mirrors now, -1 where nobody asked.
 	Topics int `json:"topics"`
+	// Loop is how records are kept from going round, empty where none could.
+	Loop string `json:"loop,omitempty"`
+	// Drops are the flows into the source whose batches the flow leaves out.
+	Drops []string `json:"drops,omitempty"`
 	// Fence is how a dead instance is kept from writing: "fenced" or "detection", empty where nobody asked.
 	Fence string `json:"fence,omitempty"`
 }
@@ -69,7 +73,10 @@ With --connect it also connects: is every cluster there, are two names one
 cluster, and is there a topic that cannot be mirrored as it is (a name that gets
 too long once prefixed, a right that is missing)? Can each target keep a dead
 instance from writing (FENCE), and can a topic lose what it has acknowledged?
-What works but looks odd is noted.`,
+What works but looks odd is noted.
+
+Flows with identity naming may go round in a circle where it can be broken: it
+says for each of them what it leaves out.`,
 		Example: "  kmirror check\n  kmirror check --connect\n  kmirror check --config /etc/kmirror/mirror.yaml -o json",
 		GroupID: "daemon",
 		Args:    cobra.NoArgs,
@@ -130,7 +137,11 @@ func describeConfig(cfg *topology.Config) checkResult {
 		result.Clusters = append(result.Clusters, checkedCluster{Name: c.Name, Kind: kindOf(c), Addresses: c.Addresses()})
 	}
 	for _, f := range cfg.Flows {
-		result.Flows = append(result.Flows, checkedFlow{Name: f.Name, Naming: string(f.Naming), Topics: -1})
+		flow := checkedFlow{Name: f.Name, Naming: string(f.Naming), Topics: -1, Drops: f.Drops}
+		if f.Loop != topology.LoopNone {
+			flow.Loop = f.Loop.String()
+		}
+		result.Flows = append(result.Flows, flow)
 	}
 	return result
 }
@@ -173,6 +184,11 @@ func (a *app) showChecked(r checkResult, connected bool) error {
 		}
 		if err := flows.write(a.out, ""); err != nil {
 			return err
+		}
+		for _, f := range r.Flows {
+			if f.Loop != "" {
+				fmt.Fprintln(a.out, clean("circle: "+f.Name+" "+f.Loop+": it leaves out the batches of "+strings.Join(f.Drops, ", ")))
+			}
 		}
 	}
 	if len(r.Findings) > 0 {
