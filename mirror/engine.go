@@ -281,7 +281,7 @@ func (e *Engine) watchClusters(ctx context.Context) {
 				if err != nil {
 					s.Error = err.Error()
 				} else {
-					s.ID = id
+					s.ID, s.LastSeen = id, new(time.Now().UTC())
 				}
 				e.clustersSeen[c.Name] = s
 				e.mu.Unlock()
@@ -394,6 +394,13 @@ func (e *Engine) shareThrottles() {
 		}
 		e.parts[f.Name].throttle.set(share)
 	}
+}
+
+// ownerOf is the life that mirrors a partition, empty while nobody does.
+func (e *Engine) ownerOf(id partitionID) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.owners[id]
 }
 
 func (e *Engine) part(flow string) *lasting {

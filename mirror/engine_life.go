@@ -136,6 +136,10 @@ func (l *life) newFlow(cfg *topology.Flow) *flow {
 	f.settings.Store(cfg)
 	f.discovery = newDiscovery(f.cfg, source, target, log)
 	f.fatal = l.fail
+	f.survey = newSurvey(f, func(id partitionID) bool {
+		owner := e.ownerOf(id)
+		return owner != "" && owner != l.id && !l.holds(id)
+	})
 	f.arm(l.id, e.live.Living)
 	return f
 }

@@ -28,6 +28,7 @@ type flow struct {
 	ledger         *checkpoint.LedgerWriter
 	recorder       *checkpoint.Recorder
 	totals         *totals // outlives the life
+	survey         *survey // of what does not flow
 	counters       *counters
 	metrics        flowMetrics
 	lease          func() error    // nil while this instance may write
@@ -95,6 +96,7 @@ func (f *flow) Run(ctx context.Context) {
 	spawn(func(ctx context.Context) { f.report("ledger", f.ledger.Run(ctx)) })
 	spawn(func(ctx context.Context) { f.report("offset map", f.recorder.Run(ctx)) })
 	spawn(f.prepare)
+	spawn(f.survey.Run)
 	spawn(func(ctx context.Context) { f.report("identity", f.fence.Run(ctx)) })
 	select {
 	case <-ctx.Done():
@@ -319,7 +321,10 @@ func (f *flow) wakeAppenders() {
 
 // retire adds what a lane did to the flow's totals.
 func (f *flow) retire(topic string, l *lane) {
-	f.totals.add(topic, l.progress(time.Now()).stats)
+	done := l.progress(time.Now())
+	f.totals.add(topic, done.stats)
+	f.totals.date(topic, l.newest())
+	f.survey.ended(partitionID{l.key.Flow, topic, l.partition}, done.position)
 }
 
 // leaseError says that this instance may not write any more.

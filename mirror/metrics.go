@@ -69,7 +69,13 @@ func (c *collector) desc(name string) *prometheus.Desc {
 			{"foreign_records_total", "Target offsets that something else wrote between our records.", topic},
 			{"doubled_records_total", "Records found twice in the target.", []string{"flow"}},
 			{"lag_records", "Source offsets not yet mirrored, of the partitions that this instance owns.", topic},
+			{"lag_bytes", "About how many bytes are not yet mirrored, of the partitions that this instance owns.", topic},
 			{"lag_seconds", "How long the oldest record not yet mirrored has been waiting, of the partitions that this instance owns.", topic},
+			{"lag_unknown_partitions", "Partitions that this instance owns of which it does not know how far they are behind.", topic},
+			{"rpo_records", "Source offsets that a failover now would lose, of the partitions that this instance owns.", []string{"flow"}},
+			{"rpo_bytes", "About how many bytes a failover now would lose, of the partitions that this instance owns.", []string{"flow"}},
+			{"rpo_seconds", "Age of the oldest record that a failover now would lose, of the partitions that this instance owns.", []string{"flow"}},
+			{"rpo_age_seconds", "How old the knowledge is that the rpo series rest on: 0 while the source answers.", []string{"flow"}},
 			{"partitions", "Partitions that this instance owns, by state.", []string{"flow", "topic", "state"}},
 			{"flow_up", "1 while the flow mirrors all it owns.", []string{"flow"}},
 			{"leader", "1 while this instance holds the leader's term.", nil},
@@ -105,8 +111,27 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("term", float64(status.Term))
 	gauge("members", float64(len(status.Members)))
 	gauge("buffer_bytes", float64(c.engine.buffered()))
+	now := time.Now()
+	seen := map[string]ClusterStatus{}
+	for _, s := range status.Clusters {
+		seen[s.Name] = s
+	}
+	known := func(name string, v float64, labels ...string) {
+		if v >= 0 {
+			gauge(name, v, labels...)
+		}
+	}
 	for _, f := range flows {
 		name := f.status.Name
+		known("rpo_records", float64(f.status.LagRecords), name)
+		known("rpo_bytes", float64(f.status.LagBytes), name)
+		known("rpo_seconds", f.status.LagSeconds, name)
+		switch source := seen[f.status.From]; {
+		case source.Reachable:
+			gauge("rpo_age_seconds", 0, name)
+		case source.LastSeen != nil:
+			gauge("rpo_age_seconds", now.Sub(*source.LastSeen).Seconds(), name)
+		}
 		gauge("flow_up", flag(f.status.State == stateMirroring || f.status.State == statePaused), name)
 		count("doubled_records_total", f.doubled, name)
 		for _, t := range f.topics {
@@ -120,8 +145,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			for reason, v := range t.stats.dropped {
 				count("dropped_offsets_total", v, name, topic, reason)
 			}
-			gauge("lag_records", float64(t.status.LagRecords), name, topic)
-			gauge("lag_seconds", t.status.LagSeconds, name, topic)
+			known("lag_records", float64(t.status.LagRecords), name, topic)
+			known("lag_bytes", float64(t.status.LagBytes), name, topic)
+			known("lag_seconds", t.status.LagSeconds, name, topic)
+			gauge("lag_unknown_partitions", float64(t.status.LagUnknown), name, topic)
 			for _, state := range []string{stateStarting, stateMirroring, stateWaiting, stateStopped, statePaused} {
 				gauge("partitions", float64(t.states[state]), name, topic, state)
 			}

@@ -18,7 +18,7 @@ type topicReport struct {
 
 func newTopicReport(source, target string) topicReport {
 	return topicReport{
-		status: TopicStatus{Source: source, Target: target, Modes: map[string]uint64{}, Partitions: []PartitionStatus{}},
+		status: TopicStatus{Source: source, Target: target, LagRecords: -1, LagBytes: -1, LagSeconds: -1, Modes: map[string]uint64{}, Partitions: []PartitionStatus{}},
 		states: map[string]int{},
 	}
 }
@@ -33,7 +33,7 @@ func (r *topicReport) count(s laneStats) {
 }
 
 func newFlowStatus(f *topology.Flow) FlowStatus {
-	return FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Throttle: f.Throttle, Topics: []TopicStatus{}}
+	return FlowStatus{Name: f.Name, From: f.From, To: f.To, Naming: string(f.Naming), State: stateStarting, Throttle: f.Throttle, LagRecords: -1, LagBytes: -1, LagSeconds: -1, Topics: []TopicStatus{}}
 }
 
 // describe shows a flow as this life carries it. owner tells who has a
@@ -46,6 +46,7 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 	if w == nil {
 		return out, nil
 	}
+	out.Known = true
 	f.counting.RLock()
 	defer f.counting.RUnlock()
 	f.mu.Lock()
@@ -57,6 +58,7 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 
 	reports := make([]topicReport, 0, len(w.topics))
 	bad, starting, paused, all := 0, 0, 0, 0
+	var lags []Lag
 	for _, pair := range w.topics {
 		r := newTopicReport(pair.source.Name, pair.targetName)
 		r.status.Error = cmp.Or(pair.problem, problem(pair.source.Name))
@@ -65,13 +67,11 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 		all += len(pair.source.Partitions)
 		for n := range pair.source.Partitions {
 			id := partitionID{f.cfg().Name, pair.source.Name, int32(n)}
-			p := PartitionStatus{Partition: int32(n), State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagSeconds: -1}
+			p := PartitionStatus{Partition: int32(n), State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagBytes: -1, LagSeconds: -1}
 			if t := tenures[id]; t != nil {
 				p.Owner = l.id
 				running.add(t.describe(now, &p))
 				r.states[p.State]++
-				r.status.LagRecords += max(0, p.LagRecords)
-				r.status.LagSeconds = max(r.status.LagSeconds, p.LagSeconds)
 			} else {
 				p.Owner = owner(id)
 				switch {
@@ -102,16 +102,17 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 			bad++
 		}
 		r.count(f.totals.with(pair.source.Name, running))
+		r.status.NewestMirrored = f.totals.newest(pair.source.Name)
+		lags = append(lags, f.behind(now, l, &r))
 		r.status.RecordsPerSecond, r.status.BytesPerSecond = f.totals.rates(pair.source.Name, now, r.stats.records, r.stats.bytes)
 		out.Records += r.status.Records
 		out.Bytes += r.status.Bytes
 		out.RecordsPerSecond += r.status.RecordsPerSecond
 		out.BytesPerSecond += r.status.BytesPerSecond
-		out.LagRecords += r.status.LagRecords
-		out.LagSeconds = max(out.LagSeconds, r.status.LagSeconds)
 		out.Topics = append(out.Topics, r.status)
 		reports = append(reports, r)
 	}
+	out.setLag(sumOf(lags, func(l Lag) Lag { return l }))
 	switch {
 	case bad > 0 || out.Error != "":
 		out.State = "degraded"
@@ -129,6 +130,35 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 	return out, reports
 }
 
+// behind completes the lags of a topic's partitions and adds up those that this
+// life has.
+func (f *flow) behind(now time.Time, l *life, r *topicReport) Lag {
+	perRecord := 0.0
+	if r.stats.records > 0 {
+		perRecord = float64(r.stats.bytes) / float64(r.stats.records)
+	}
+	var own []Lag
+	for i := range r.status.Partitions {
+		p := &r.status.Partitions[i]
+		if p.Owner != "" && p.Owner != l.id {
+			continue
+		}
+		f.survey.complete(now, partitionID{f.cfg().Name, r.status.Source, p.Partition}, p, perRecord)
+		own = append(own, p.lag())
+	}
+	sum := sumOf(own, func(l Lag) Lag { return l })
+	r.status.setLag(sum)
+	return sum
+}
+
+func (t *TopicStatus) setLag(l Lag) {
+	t.LagRecords, t.LagBytes, t.LagBytesEstimated, t.LagSeconds, t.LagUnknown = l.Records, l.Bytes, l.BytesEstimated, l.Seconds, l.Unknown
+}
+
+func (f *FlowStatus) setLag(l Lag) {
+	f.LagRecords, f.LagBytes, f.LagBytesEstimated, f.LagSeconds, f.LagUnknown = l.Records, l.Bytes, l.BytesEstimated, l.Seconds, l.Unknown
+}
+
 // describe fills in what the tenure knows, and returns what its lane has done.
 func (t *tenure) describe(now time.Time, p *PartitionStatus) laneStats {
 	t.mu.Lock()
@@ -140,7 +170,10 @@ func (t *tenure) describe(now time.Time, p *PartitionStatus) laneStats {
 	}
 	at := l.progress(now)
 	p.Position, p.SourceEnd, p.TargetEnd = at.position, at.sourceEnd, at.targetEnd
-	p.LagRecords, p.LagSeconds = at.lag, at.lagSeconds
+	if at.sourceEnd >= 0 {
+		p.LagRecords, p.LagSeconds = at.lag, at.lagSeconds
+	}
+	t.flow.totals.date(t.id.Topic, l.newest())
 	if at.blocked != "" && p.State == stateMirroring {
 		p.State, p.Error = stateWaiting, at.blocked
 	}

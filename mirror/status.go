@@ -28,6 +28,8 @@ type ClusterStatus struct {
 	Addresses []string `json:"addresses"`
 	Reachable bool     `json:"reachable"`
 	Error     string   `json:"error,omitempty"`
+	// LastSeen is when it answered last; it is asked every few seconds.
+	LastSeen *time.Time `json:"last_seen,omitempty"`
 }
 
 // FlowStatus is one flow as this instance carries it. Counters start with the
@@ -44,14 +46,20 @@ type FlowStatus struct {
 	// or empty while that is not known.
 	Fence string `json:"fence,omitempty"`
 	// Throttle is what mirror.yaml allows in bytes per second, over all instances; 0: no limit.
-	Throttle         int64         `json:"throttle,omitempty"`
-	Records          uint64        `json:"records"`
-	Bytes            uint64        `json:"bytes"`
-	RecordsPerSecond float64       `json:"records_per_second"`
-	BytesPerSecond   float64       `json:"bytes_per_second"`
-	LagRecords       int64         `json:"lag_records"`
-	LagSeconds       float64       `json:"lag_seconds"`
-	Topics           []TopicStatus `json:"topics"`
+	Throttle         int64   `json:"throttle,omitempty"`
+	Records          uint64  `json:"records"`
+	Bytes            uint64  `json:"bytes"`
+	RecordsPerSecond float64 `json:"records_per_second"`
+	BytesPerSecond   float64 `json:"bytes_per_second"`
+	// The lag is that of the partitions that this instance has; see Lag. Known
+	// says that the topics of the flow have been seen.
+	LagRecords        int64         `json:"lag_records"`
+	LagBytes          int64         `json:"lag_bytes"`
+	LagBytesEstimated bool          `json:"lag_bytes_estimated,omitempty"`
+	LagSeconds        float64       `json:"lag_seconds"`
+	LagUnknown        int           `json:"lag_unknown_partitions,omitempty"`
+	Known             bool          `json:"known"`
+	Topics            []TopicStatus `json:"topics"`
 }
 
 // TopicStatus is one mirrored topic of a flow.
@@ -63,7 +71,15 @@ type TopicStatus struct {
 	RecordsPerSecond float64 `json:"records_per_second"`
 	BytesPerSecond   float64 `json:"bytes_per_second"`
 	LagRecords       int64   `json:"lag_records"`
-	LagSeconds       float64 `json:"lag_seconds"`
+	// LagBytes is nearly always an estimate: what a record of the topic takes on
+	// average, or the missing ones that were looked at.
+	LagBytes          int64   `json:"lag_bytes"`
+	LagBytesEstimated bool    `json:"lag_bytes_estimated,omitempty"`
+	LagSeconds        float64 `json:"lag_seconds"`
+	LagUnknown        int     `json:"lag_unknown_partitions,omitempty"`
+	// NewestMirrored is the greatest timestamp of a record that this process has
+	// brought into the target.
+	NewestMirrored *time.Time `json:"newest_mirrored,omitempty"`
 	// Modes counts batches by the step of the ladder that carried them.
 	Modes      map[string]uint64 `json:"modes,omitempty"`
 	Error      string            `json:"error,omitempty"`
@@ -84,5 +100,10 @@ type PartitionStatus struct {
 	SourceEnd  int64   `json:"source_end"`
 	TargetEnd  int64   `json:"target_end"`
 	LagRecords int64   `json:"lag_records"`
+	LagBytes   int64   `json:"lag_bytes"`
 	LagSeconds float64 `json:"lag_seconds"`
+
+	LagBytesEstimated bool `json:"lag_bytes_estimated,omitempty"`
+	// Oldest is the timestamp of the first record that is missing, where it was read.
+	Oldest *time.Time `json:"oldest_missing,omitempty"`
 }

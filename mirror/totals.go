@@ -19,6 +19,7 @@ type totals struct {
 type topicTotals struct {
 	retired laneStats // of tenures that ended
 	rate    rate
+	newest  int64 // greatest timestamp of a record brought into the target, in milliseconds; 0 while there is none
 }
 
 // rate is an exponentially weighted mean per second.
@@ -46,6 +47,24 @@ func (t *totals) add(topic string, s laneStats) {
 	t.topic(topic).retired.add(s)
 }
 
+// date notes the timestamp of a record that was brought into the target.
+func (t *totals) date(topic string, millis int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.topic(topic)
+	x.newest = max(x.newest, millis)
+}
+
+// newest is the greatest of these timestamps, nil while there is none.
+func (t *totals) newest(topic string) *time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if x := t.topics[topic]; x != nil && x.newest > 0 {
+		return new(time.UnixMilli(x.newest).UTC())
+	}
+	return nil
+}
+
 // with returns the totals of a topic together with what its running lanes have done.
 func (t *totals) with(topic string, running laneStats) laneStats {
 	t.mu.Lock()
@@ -68,6 +87,9 @@ func (t *totals) describe(f *topology.Flow) (FlowStatus, []topicReport) {
 		retired := newLaneStats()
 		retired.add(t.topics[name].retired)
 		r.count(retired)
+		if newest := t.topics[name].newest; newest > 0 {
+			r.status.NewestMirrored = new(time.UnixMilli(newest).UTC())
+		}
 		out.Records += r.stats.records
 		out.Bytes += r.stats.bytes
 		out.Topics = append(out.Topics, r.status)
