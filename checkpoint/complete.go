@@ -24,17 +24,11 @@ func Complete(ledger *Ledger, runs *Runs, batches iter.Seq2[wire.Batch, error]) 
 		if b.LastOffset() < end {
 			continue
 		}
-		found, err := ledger.Runs(b)
+		found, err := ledger.RunsFrom(b, end)
 		if err != nil {
 			return added, err
 		}
 		for _, run := range found {
-			if known := end - run.Target; known > 0 { // runs end inside this batch
-				if known >= run.Count {
-					continue
-				}
-				run = Run{Source: run.Source + known, Target: end, Count: run.Count - known}
-			}
 			if err := runs.Add(run); err != nil {
 				return added, err
 			}

@@ -26,13 +26,16 @@ type Ledger struct {
 	start     int64 // see EpochStart
 	first     int64 // see FirstStart
 	started   bool
+	epochs    int // producer epochs ever seen
 }
 
 // lane is the ledger of one producer epoch.
 type lane struct {
+	order  int   // among the epochs, by when the first anchor was added
 	newest int64 // the position of the step added last
 	// Invariant: positions grow strictly.
 	steps []laneStep
+	filed []filedAnchor // the records that hold them, by their first
 }
 
 // laneStep is a Step whose sequence has been unwrapped: position modulo 2^31
@@ -67,12 +70,18 @@ func (l *Ledger) Add(a Anchor) {
 	p := Producer{ID: a.ProducerID, Epoch: a.Epoch}
 	line := l.producers[p]
 	if line == nil {
-		line = &lane{newest: int64(a.Steps[0].Sequence)}
+		l.epochs++
+		line = &lane{order: l.epochs, newest: int64(a.Steps[0].Sequence)}
 		l.producers[p] = line
 	}
-	for _, s := range a.Steps {
+	var record filedAnchor
+	for n, s := range a.Steps {
 		step := laneStep{position: line.unwrap(s.Sequence), source: s.Source}
 		line.newest = step.position
+		if n == 0 {
+			record.first = step.position
+		}
+		record.last = step.position
 		if s.Sequence == 0 {
 			if !l.started {
 				l.first = s.Source
@@ -86,23 +95,7 @@ func (l *Ledger) Add(a Anchor) {
 			line.steps = slices.Insert(line.steps, i+1, step)
 		}
 	}
-}
-
-// remove forgets an anchor that was deleted from the topic, by its first
-// sequence. The further steps of that anchor stay until they are passed over
-// by an older one; they are true all the same.
-func (l *Ledger) remove(p Producer, sequence int32) {
-	line := l.producers[p]
-	if line == nil {
-		return
-	}
-	position := line.unwrap(sequence)
-	if i := line.at(position); i >= 0 && line.steps[i].position == position {
-		line.steps = slices.Delete(line.steps, i, i+1)
-	}
-	if len(line.steps) == 0 {
-		delete(l.producers, p)
-	}
+	line.file(record)
 }
 
 // Source returns the source offset that a sequence of ours carries. It is not
@@ -184,19 +177,24 @@ func (e *UnanchoredError) Error() string {
 // that is not ours, and *UnanchoredError for one of ours that no anchor
 // covers. Records are counted by the last offset delta: compaction on the
 // target takes records away but not their places.
-func (l *Ledger) Runs(b wire.Batch) ([]Run, error) {
+func (l *Ledger) Runs(b wire.Batch) ([]Run, error) { return l.RunsFrom(b, b.BaseOffset()) }
+
+// RunsFrom is Runs for the part of a batch that stands at or behind a target
+// offset: of what lies before it the anchors may have been deleted.
+func (l *Ledger) RunsFrom(b wire.Batch, from int64) ([]Run, error) {
 	p := Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}
 	line := l.producers[p]
-	if line == nil || b.IsControl() || b.BaseSequence() < 0 {
+	if line == nil || b.IsControl() || b.BaseSequence() < 0 || b.LastOffset() < from {
 		return nil, nil
 	}
-	position := line.unwrap(b.BaseSequence())
+	behind := max(0, from-b.BaseOffset())
+	position := line.unwrap(advanceSequence(b.BaseSequence(), behind))
 	i := line.at(position)
 	if i < 0 {
 		return nil, &UnanchoredError{Producer: p, Sequence: b.BaseSequence(), Target: b.BaseOffset()}
 	}
 	var runs []Run
-	target, left := b.BaseOffset(), int64(b.LastOffsetDelta())+1
+	target, left := b.BaseOffset()+behind, int64(b.LastOffsetDelta())+1-behind
 	for ; left > 0; i++ {
 		step := line.steps[i]
 		n := left

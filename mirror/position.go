@@ -36,6 +36,8 @@ type standing struct {
 
 	unmapped bool // the map as it was persisted does not reach last
 
+	seen   map[checkpoint.Producer]bool  // epochs of ours with batches behind the end of the map
+	doubt  bool                          // another batch stands where the map begins that the ledger still proves, so nobody knows what stands before it
 	others map[checkpoint.Producer]int64 // idempotent writers that the ledger does not know, and where their last batch stands
 
 	gap   int64 // target offsets of ours behind others of ours that are gone; 0 normally
@@ -112,9 +114,11 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 		return st, fmt.Errorf("read the end of %s/%d: %w", topic, partition, err)
 	}
 	_, persisted, _ := known.End()
-	if st.lost, err = verify(ctx, target, topic, partition, start, st.end, ledger, known); err != nil {
+	floor := proven(ledger, known, start)
+	if st.lost, st.doubt, err = verify(ctx, target, topic, partition, start, floor, st.end, ledger, known); err != nil {
 		return st, err
 	}
+	st.seen = map[checkpoint.Producer]bool{}
 	_, mapped, ok := known.End()
 	from := start
 	if ok {
@@ -124,7 +128,10 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 	var order sequences
 	err = scan(ctx, target, topic, partition, from, st.end, nil, func(b wire.Batch) error {
 		order.pass(b)
-		runs, err := ledger.Runs(b)
+		if b.LastOffset() < floor {
+			return nil
+		}
+		runs, err := ledger.RunsFrom(b, floor)
 		if err == nil && len(runs) == 0 && !b.IsControl() && b.BaseSequence() >= 0 && len(st.others) < maxOthers {
 			if st.others == nil {
 				st.others = map[checkpoint.Producer]int64{}
@@ -134,6 +141,7 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 		if err != nil || len(runs) == 0 {
 			return err
 		}
+		st.seen[checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}] = true
 		if !order.follows(b) { // what stood before it is gone: it is mirrored again, and this with it
 			if st.gap == 0 {
 				_, st.gapAt, _ = known.End()
@@ -171,23 +179,37 @@ func complete(ledger *checkpoint.Ledger, known *checkpoint.Runs, b wire.Batch) e
 	return err
 }
 
+// proven is the target offset from which on the ledger says what each batch of ours
+// carries, start or behind it. What is mapped before was written by MirrorMaker 2,
+// before mirroring began, or its anchors were deleted because the map holds it (see
+// checkpoint.Housekeep): there the map is all there is.
+func proven(ledger *checkpoint.Ledger, known *checkpoint.Runs, start int64) int64 {
+	if lowest, ok := ledger.Lowest(); ok {
+		start = max(start, known.Forward(lowest).Offset)
+	}
+	return start
+}
+
 // verify cuts the map back to what the target still holds, and returns how many
 // target offsets that was: beyond its end, and where another batch stands now,
-// because the log lost its tail and has grown again.
-func verify(ctx context.Context, target partitionReader, topic string, partition int32, start, end int64, ledger *checkpoint.Ledger, known *checkpoint.Runs) (lost int64, err error) {
+// because the log lost its tail and has grown again. It is in doubt when that goes
+// back to what the ledger does not prove, and retention did not take that.
+func verify(ctx context.Context, target partitionReader, topic string, partition int32, start, floor, end int64, ledger *checkpoint.Ledger, known *checkpoint.Runs) (lost int64, doubt bool, err error) {
 	_, was, ok := known.End()
 	if !ok {
-		return 0, nil
+		return 0, false, nil
 	}
 	if was > end {
 		known.CutTarget(end)
 	}
+	replaced := false
 	for {
 		source, mapped, some := nextOf(known)
 		if !some || mapped <= start { // nothing, or retention took it
 			break
 		}
-		if first, ok := ledger.Lowest(); ok && source <= first { // MirrorMaker 2 wrote it, before us
+		if mapped <= floor {
+			doubt = replaced
 			break
 		}
 		var at wire.Batch
@@ -198,24 +220,25 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 			return nil
 		})
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		if len(at) == 0 { // compaction or retention took it; what is gone so was there
 			break
 		}
-		carries, err := ledger.Runs(at)
+		carries, err := ledger.RunsFrom(at, floor)
 		if err != nil {
-			return 0, fmt.Errorf("read %s/%d at %d: %w", topic, partition, at.BaseOffset(), err)
+			return 0, false, fmt.Errorf("read %s/%d at %d: %w", topic, partition, at.BaseOffset(), err)
 		}
 		if slices.ContainsFunc(carries, func(r checkpoint.Run) bool {
 			return r.Target < mapped && r.Target+r.Count >= mapped && r.Source+mapped-r.Target == source
 		}) {
 			break
 		}
-		known.CutTarget(at.BaseOffset())
+		known.CutTarget(max(floor, at.BaseOffset()))
+		replaced = true
 	}
 	_, mapped, _ := known.End()
-	return max(0, was-mapped), nil
+	return max(0, was-mapped), doubt, nil
 }
 
 // nextOf is the end of the last run that holds something.
