@@ -70,10 +70,10 @@ func (t *internalTopic) ensure(ctx context.Context) error {
 	case err == nil:
 		err = t.keepCompacted(ctx)
 	case errors.As(err, &count) && count.Have > 0:
-		t.say("the internal topic has more partitions than one; only partition 0 is written, as only that one is read", slog.Int("partitions", count.Have))
+		t.say("more partitions than one: only partition 0 is written, as only that one is read", slog.Int("partitions", count.Have))
 		err = t.keepCompacted(ctx)
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.UnsupportedVersion):
-		t.say("the internal topic may not be created or looked at; it is taken to be there", slog.Any("error", err))
+		t.say("it may not be created or looked at: it is taken to be there", slog.Any("error", err))
 		err = nil
 	}
 	if err != nil {
@@ -93,26 +93,25 @@ func (t *internalTopic) keepCompacted(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil || !known:
-		t.say("the cleanup policy of the internal topic is not known", slog.Any("error", err))
+		t.say("its cleanup policy cannot be read", slog.Any("error", err))
 		return nil
 	case strings.TrimSpace(entry.Value) == "compact":
 		return nil
 	}
 	if err := t.cluster.AlterTopicConfigs(ctx, t.name, compacted(), nil); err != nil {
-		t.say("the internal topic is not compacted, and that cannot be altered: what is old in it gets lost",
+		t.say("it is not compacted, and that cannot be altered: what is old in it gets lost",
 			slog.String("cleanup_policy", entry.Value), slog.Any("error", err))
 		return ctx.Err()
 	}
-	t.say("the internal topic was not compacted; it is now", slog.String("cleanup_policy", entry.Value))
+	t.say("it was not compacted: it is now", slog.String("cleanup_policy", entry.Value))
 	return nil
 }
 
 // say warns, unless it was said last.
 func (t *internalTopic) say(what string, attrs ...any) {
-	said := fmt.Sprint(what, attrs)
-	if said != t.said {
+	if said := fmt.Sprint(what, attrs); said != t.said {
 		t.said = said
-		t.log.Warn(what, attrs...)
+		t.log.Warn("an internal topic is not as it should be", append([]any{slog.String("found", what)}, attrs...)...)
 	}
 }
 
@@ -138,7 +137,7 @@ func (t *internalTopic) read(ctx context.Context, from Reader, fn func(wire.Reco
 		return nil
 	})
 	if skipped > 0 {
-		t.say("records of the internal topic could not be read and were passed over", slog.Int64("records", skipped), slog.Any("first", first))
+		t.say("records that cannot be read: they are passed over", slog.Int64("records", skipped), slog.Any("first", first))
 	}
 	t.skipped.Store(skipped)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
+	"kmirror/topology"
 )
 
 // leader is one term: it keeps topics in step, places partitions, follows
@@ -103,6 +104,10 @@ func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error 
 		if f.cfg().Heartbeats {
 			g.Go(func() error { return l.after(ctx, f, checkpoint.NewHeartbeater(f.cfg(), f.target, f.log).Run) })
 		}
+		if cluster := f.syncsCluster(); cluster != nil {
+			syncer := checkpoint.NewOffsetSyncer(f.cfg(), indexes[f.target], cluster, f.log)
+			g.Go(func() error { return l.after(ctx, f, syncer.Run) })
+		}
 		g.Go(func() error { l.watch(ctx, f); return nil })
 	}
 	for target, index := range indexes {
@@ -149,6 +154,18 @@ func (l *leader) after(ctx context.Context, f *flow, run func(context.Context) e
 		retry.sleep(ctx)
 	}
 	return nil
+}
+
+// syncsCluster is where the flow's offset syncs are written, nil for nowhere.
+func (f *flow) syncsCluster() *kafka.Cluster {
+	switch f.cfg().OffsetSyncs {
+	case topology.OffsetSyncsSource:
+		return f.source
+	case topology.OffsetSyncsTarget:
+		return f.target
+	default:
+		return nil
+	}
 }
 
 // watch wakes the term when a flow's world has been looked at.
