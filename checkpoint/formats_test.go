@@ -65,6 +65,8 @@ func samples() map[string]any {
 		},
 		"writer":             checkpoint.Writer{Flow: "east->west", TransactionalID: "kmirror.east->west.edge-1/0011", ProducerID: 4711, Life: "edge-1/0011", TimeMillis: 1700000000000},
 		"owner":              checkpoint.Owner{Key: ownerKey(), TransactionalID: "kmirror.east->west.edge-1/0011", ProducerID: 4711, TimeMillis: 1700000000000},
+		"provenance":         checkpoint.Provenance{Flow: "east->west", ProducerID: 4711, Source: "nMsnNRZESk-6JMDHjGHIsA", Target: "west-id", KeepsNames: true, TimeMillis: 1700000000000},
+		"deleted_provenance": checkpoint.Deleted{Of: checkpoint.Provenance{Flow: "east->west", ProducerID: 4711}},
 		"deleted_writer":     checkpoint.Deleted{Of: checkpoint.Writer{Flow: "east->west", TransactionalID: "kmirror.east->west.edge-1/0011"}},
 		"deleted_owner":      checkpoint.Deleted{Of: checkpoint.Owner{Key: ownerKey(), TransactionalID: "kmirror.east->west.edge-1/0011"}},
 		"deleted_anchor":     checkpoint.Deleted{Of: checkpoint.Anchor{Key: key(), ProducerID: 4711, Epoch: 3, Steps: []checkpoint.Step{{Sequence: 12}}}},
@@ -85,6 +87,8 @@ func encode(what any) wire.Record {
 		return checkpoint.EncodeWriter(what)
 	case checkpoint.Owner:
 		return checkpoint.EncodeOwner(what)
+	case checkpoint.Provenance:
+		return checkpoint.EncodeProvenance(what)
 	case checkpoint.Deleted:
 		return checkpoint.EncodeDeleted(what.Of)
 	}

@@ -74,7 +74,12 @@ func (m *memoryLogs) appended() int {
 	return m.batches
 }
 
-func (m *memoryLogs) ListOffset(context.Context, string, int32, int64) (int64, error) { return 0, nil }
+func (m *memoryLogs) ListOffset(_ context.Context, topic string, partition int32, timestamp int64) (int64, error) {
+	if timestamp == -1 {
+		return int64(len(m.records(topic, partition))), nil
+	}
+	return 0, nil
+}
 
 func (m *memoryLogs) Read(_ context.Context, topic string, partition int32, from int64, fn func(wire.Record) error) (int64, error) {
 	for _, rec := range m.records(topic, partition)[from:] {

@@ -21,12 +21,13 @@ import (
 // Varints are those of encoding/binary: little-endian groups of seven bits,
 // signed ones zig-zag.
 const (
-	kindAnchor byte = 1
-	kindBlock  byte = 2
-	kindOpen   byte = 3
-	kindPair   byte = 4
-	kindWriter byte = 5
-	kindOwner  byte = 6
+	kindAnchor     byte = 1
+	kindBlock      byte = 2
+	kindOpen       byte = 3
+	kindPair       byte = 4
+	kindWriter     byte = 5
+	kindOwner      byte = 6
+	kindProvenance byte = 7
 )
 
 // FormatError says why a record of MapTopic cannot be used. Whoever reads the
@@ -44,12 +45,12 @@ func (e *FormatError) Error() string {
 
 // Deleted is what a null value decodes to. Of is the Anchor (with its first
 // sequence as its only step), Block (with an empty run at its first source
-// offset; at 0 if it is the open one), TopicPair, Writer or Owner that it deletes;
+// offset; at 0 if it is the open one), TopicPair, Writer, Owner or Provenance that it deletes;
 // only the fields of its key are set.
 type Deleted struct{ Of any }
 
 // Decode takes a record of MapTopic apart into an Anchor, a Block, a TopicPair,
-// a Writer, an Owner or a Deleted. It accepts every version ever written. Anything else is a
+// a Writer, an Owner, a Provenance or a Deleted. It accepts every version ever written. Anything else is a
 // *FormatError. The result does not refer to the record's memory.
 func Decode(rec wire.Record) (any, error) {
 	key := &reader{buf: rec.Key}
@@ -103,17 +104,18 @@ func newest(kind byte) byte {
 // without a value it fills what the key says.
 func decoders() map[byte]func(key, value *reader) any {
 	return map[byte]func(key, value *reader) any{
-		kindAnchor: decodeAnchor,
-		kindBlock:  decodeFull,
-		kindOpen:   decodeOpen,
-		kindPair:   decodePair,
-		kindWriter: decodeWriter,
-		kindOwner:  decodeOwner,
+		kindAnchor:     decodeAnchor,
+		kindBlock:      decodeFull,
+		kindOpen:       decodeOpen,
+		kindPair:       decodePair,
+		kindWriter:     decodeWriter,
+		kindOwner:      decodeOwner,
+		kindProvenance: decodeProvenance,
 	}
 }
 
 // EncodeDeleted returns the record that deletes what is an Anchor, a Block, a
-// TopicPair, a Writer or an Owner. It panics on other types: those are never
+// TopicPair, a Writer, an Owner or a Provenance. It panics on other types: those are never
 // records.
 func EncodeDeleted(what any) wire.Record {
 	var rec wire.Record
@@ -128,6 +130,8 @@ func EncodeDeleted(what any) wire.Record {
 		rec = EncodeWriter(what)
 	case Owner:
 		rec = EncodeOwner(what)
+	case Provenance:
+		rec = EncodeProvenance(what)
 	default:
 		panic(fmt.Sprintf("checkpoint: %T is not kept in %s", what, MapTopic))
 	}
