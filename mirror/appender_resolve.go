@@ -31,6 +31,7 @@ func (a *appender) resolve(p *produced, body []byte) error {
 		case at.ErrorCode == 0:
 			acked++
 			a.acknowledged(s.at, at.BaseOffset)
+			l.starts(at.LogStart)
 		default:
 			a.metrics.failed("target", errorName(at.ErrorCode))
 			stale = a.refused(s.at, kerr.ErrorForCode(at.ErrorCode), string(at.Message)) || stale

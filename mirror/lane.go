@@ -60,6 +60,8 @@ type lane struct {
 	acked        int64               // all source offsets below are in the target, or dropped
 	told         int64               // what settled returned last
 	targetEnd    int64               // after the last acknowledged record; -1 unknown
+	targetStart  int64               // where the target's log begins, as it was said last; -1 unknown
+	startAt      time.Time           // when that was
 	probing      bool                // one request in flight until the first acknowledgement (KAFKA-14359)
 	sentAt       time.Time           // when something was sent last
 	freshAt      int64               // by the wall clock, in milliseconds: the target knew our producer then
@@ -100,7 +102,7 @@ func newLane(key checkpoint.Key, target string, targetID [16]byte, producer int6
 	return &lane{
 		key: key, target: target, targetID: targetID, partition: key.Partition,
 		producer: producer, epoch: epoch, limits: limits,
-		fetch: from.source, nextSource: from.source, acked: from.source, targetEnd: from.targetEnd,
+		fetch: from.source, nextSource: from.source, acked: from.source, targetEnd: from.targetEnd, targetStart: -1,
 		faults: make(chan error, 1), events: make(chan struct{}, 1),
 		probing: true, freshAt: time.Now().UnixMilli(), sourceEnd: -1,
 		steps: []checkpoint.Step{{Source: from.source}},

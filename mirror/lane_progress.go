@@ -62,3 +62,20 @@ func (l *lane) progress(now time.Time) progress {
 	}
 	return p
 }
+
+// starts takes note of where the target's log begins; -1 is not known.
+func (l *lane) starts(at int64) {
+	if at < 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.targetStart, l.startAt = at, time.Now()
+}
+
+// begins is where the target's log begins, and since when that is known.
+func (l *lane) begins() (offset int64, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.targetStart, l.startAt
+}

@@ -209,7 +209,7 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 			break
 		}
 		if mapped <= floor {
-			doubt = replaced
+			doubt = replaced || known.Forward(source).Slack > 0
 			break
 		}
 		var at wire.Batch

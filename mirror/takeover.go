@@ -62,7 +62,6 @@ type witness struct {
 type beginning struct {
 	origin
 	producer kafka.Producer
-	ledger   *checkpoint.Ledger
 	runs     *checkpoint.Runs
 }
 
@@ -106,7 +105,17 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 	if err != nil {
 		return b, err
 	}
-	if b.origin, err = t.position(ctx, id, pair, loaded, known, seen, remembered); err != nil {
+	persisted, _ := nextSource(loaded.Runs)
+	st, err := stand(ctx, t.target, pair.targetName, id.Partition, loaded.Ledger, loaded.Runs)
+	if err != nil {
+		return b, err
+	}
+	var idle []wire.Record // what former epochs that wrote nothing left in the ledger
+	for _, a := range loaded.Ledger.Idle(persisted, func(p checkpoint.Producer) bool { return st.seen[p] }) {
+		a.Key = key
+		idle = append(idle, checkpoint.EncodeDeleted(a))
+	}
+	if b.origin, err = t.position(ctx, id, pair, loaded, known, st, seen, remembered); err != nil {
 		return b, err
 	}
 	t.fence.settled(id) // whoever had something under way was ended
@@ -124,7 +133,11 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		Key: key, ProducerID: b.producer.ID, Epoch: b.producer.Epoch,
 		Steps: []checkpoint.Step{{Source: b.origin.source}}, TimeMillis: time.Now().UnixMilli(),
 	}
-	if err := t.put(ctx, key.MapPartition(), append(seen.bequest(key, loaded.Runs), checkpoint.EncodeAnchor(anchor))); err != nil {
+	records := append(seen.bequest(key, loaded.Runs), checkpoint.EncodeAnchor(anchor))
+	if known == sameTopics && t.fence.modeNow() != fenceDetect {
+		records = append(records, idle...)
+	}
+	if err := t.put(ctx, key.MapPartition(), records); err != nil {
 		return b, fmt.Errorf("write the epoch's anchor: %w", err)
 	}
 	if known != sameTopics { // after the anchor: see incarnation
@@ -137,7 +150,7 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		}
 	}
 	loaded.Runs.Begin(b.origin.source, b.targetEnd) // groups on a partition without records get an offset
-	b.ledger, b.runs = loaded.Ledger, loaded.Runs
+	b.runs = loaded.Runs
 	return b, nil
 }
 
@@ -187,12 +200,8 @@ func (t *takeover) incarnation(id partitionID, pair *topicPair, loaded checkpoin
 	return known, nil
 }
 
-// position reads the target, compares the seam, and says where to go on.
-func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, seen *witness, remembered map[kafka.Producer]int32) (from origin, err error) {
-	st, err := stand(ctx, t.target, pair.targetName, id.Partition, loaded.Ledger, loaded.Runs)
-	if err != nil {
-		return from, err
-	}
+// position says where to go on, by how the target stands, and compares the seam.
+func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, seen *witness, remembered map[kafka.Producer]int32) (from origin, err error) {
 	if gap := seen.targetEnd - st.end; gap > st.lost {
 		st.lost = gap
 	}
@@ -201,6 +210,13 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 	}
 	if st.lost > 0 || st.gap > 0 {
 		if err := t.lostTail(ctx, id, pair, st, seen); err != nil {
+			return from, err
+		}
+	}
+	if st.doubt && known == sameTopics {
+		in := about(id, KindPositionDoubt, fmt.Sprintf("target %s/%d lost more than the ledger (%s) reaches back, and has grown again: nobody knows what stands there", pair.targetName, id.Partition, checkpoint.MapTopic), "")
+		in.TargetOffset = st.end
+		if err := t.decide(id, false, in); err != nil {
 			return from, err
 		}
 	}

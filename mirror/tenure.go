@@ -182,7 +182,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 	t.mu.Unlock()
 	t.set(stateMirroring, "")
 	t.log.Debug("mirroring", slog.Int64("from", b.origin.source), slog.Int64("producer_id", b.producer.ID), slog.Int("epoch", int(b.producer.Epoch)))
-	err = t.mirror(ctx, pair, l, b.ledger)
+	err = t.mirror(ctx, pair, l)
 	if l.clean() {
 		f.fence.settled(t.id)
 	}
@@ -239,7 +239,7 @@ func (t *tenure) limits() ladderLimits {
 
 // mirror moves what comes: the lane stands at the fetcher of the source leader and at
 // the appender of the target leader, and follows them when leaders move.
-func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *checkpoint.Ledger) error {
+func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane) error {
 	f := t.flow
 	changed, stop := f.discovery.watch()
 	defer stop()
@@ -274,7 +274,7 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane, ledger *c
 			leave()
 			return t.explain(ctx, pair, err)
 		case <-l.events:
-			t.examine(ctx, pair, ledger)
+			t.examine(ctx, pair, l)
 			disk.observe(f, t.id, l)
 			if l.spent() {
 				leave()
@@ -422,7 +422,9 @@ func sum(runs []checkpoint.Run) (n int64) {
 // examine looks at what arrived between the tail as it was read and our first
 // batch. If a dead owner's request is among it, its records stand twice now:
 // without a fence that can only be told, and it is.
-func (t *tenure) examine(ctx context.Context, pair *topicPair, ledger *checkpoint.Ledger) {
+//
+// That is seldom, so the ledger is read again for it instead of being held.
+func (t *tenure) examine(ctx context.Context, pair *topicPair, l *lane) {
 	t.mu.Lock()
 	first := t.first
 	t.first = nil
@@ -430,8 +432,13 @@ func (t *tenure) examine(ctx context.Context, pair *topicPair, ledger *checkpoin
 	if first == nil {
 		return
 	}
-	err := scan(ctx, t.flow.target, pair.targetName, t.id.Partition, first.expected, first.base, nil, func(b wire.Batch) error {
-		runs, err := ledger.Runs(b)
+	loaded, err := t.flow.loader.get(ctx, l.key)
+	if err != nil {
+		t.log.Warn("examine the target's tail", slog.Any("error", err))
+		return
+	}
+	err = scan(ctx, t.flow.target, pair.targetName, t.id.Partition, first.expected, first.base, nil, func(b wire.Batch) error {
+		runs, err := loaded.Ledger.RunsFrom(b, first.expected)
 		for _, run := range runs {
 			t.flow.counters.doubled.Add(uint64(run.Count))
 			t.log.Error("a dead owner's request arrived after its successor had read the tail: records stand twice in the target",

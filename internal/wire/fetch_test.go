@@ -252,6 +252,7 @@ func TestReadProduceAgreesWithKmsg(t *testing.T) {
 		Partition int32
 		Code      int16
 		Base      int64
+		Start     int64
 		Message   string
 	}
 	walk := func(version int16, body []byte) (got []produced, throttle int32, err error) {
@@ -261,7 +262,7 @@ func TestReadProduceAgreesWithKmsg(t *testing.T) {
 		}
 		for r.Next() {
 			p := r.At()
-			got = append(got, produced{string(p.Topic), p.ID, p.Partition, p.ErrorCode, p.BaseOffset, string(p.Message)})
+			got = append(got, produced{string(p.Topic), p.ID, p.Partition, p.ErrorCode, p.BaseOffset, p.LogStart, string(p.Message)})
 		}
 		return got, r.ThrottleMillis(), r.Err()
 	}
@@ -282,7 +283,11 @@ func TestReadProduceAgreesWithKmsg(t *testing.T) {
 				for p := range r.IntN(4) {
 					rp := kmsg.NewProduceResponseTopicPartition()
 					rp.Partition, rp.ErrorCode, rp.BaseOffset = int32(p), int16(r.IntN(3)), r.Int64()
-					w := produced{Topic: rt.Topic, ID: rt.TopicID, Partition: rp.Partition, Code: rp.ErrorCode, Base: rp.BaseOffset}
+					w := produced{Topic: rt.Topic, ID: rt.TopicID, Partition: rp.Partition, Code: rp.ErrorCode, Base: rp.BaseOffset, Start: -1}
+					if version >= 5 {
+						rp.LogStartOffset = r.Int64()
+						w.Start = rp.LogStartOffset
+					}
 					if version >= 8 && r.IntN(2) == 0 {
 						text := "no"
 						rp.ErrorMessage, w.Message = &text, text

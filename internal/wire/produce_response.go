@@ -17,6 +17,7 @@ type ProducedPartition struct {
 	Partition  int32
 	ErrorCode  int16
 	BaseOffset int64
+	LogStart   int64  // where the partition's log begins; -1 where the broker does not say
 	Message    []byte // the broker's words on the error; nil without
 }
 
@@ -52,8 +53,9 @@ func (r *ProduceResponse) Next() bool {
 	p.ErrorCode = r.in.int16()
 	p.BaseOffset = r.in.int64()
 	r.in.int64() // log append time
+	p.LogStart = -1
 	if r.version >= 5 {
-		r.in.int64() // log start
+		p.LogStart = r.in.int64()
 	}
 	p.Message = nil
 	if r.version >= 8 {
