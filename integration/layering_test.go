@@ -23,12 +23,13 @@ func edges() map[string][]string {
 	return map[string][]string{
 		"cmd/kmirror": {
 			"broker", "broker/coordinator", "broker/replica", "broker/storage", "checkpoint",
-			"internal/bench", "internal/console", "internal/kafka", "internal/wire", "mirror", "topology", "topology/consul",
+			"internal/bench", "internal/console", "internal/kafka", "internal/verify", "internal/wire", "mirror", "topology", "topology/consul",
 		},
 		"internal/console":   {"checkpoint", "mirror", "topology"},
 		"mirror":             {"checkpoint", "internal/kafka", "internal/wire", "topology"},
 		"checkpoint":         {"internal/kafka", "internal/wire", "topology"},
 		"internal/kafka":     {"internal/wire", "topology"},
+		"internal/verify":    {"checkpoint", "internal/kafka", "internal/wire", "topology"},
 		"broker":             {"broker/coordinator", "broker/replica", "broker/storage", "internal/wire"},
 		"broker/coordinator": {"internal/wire"},
 		"broker/replica":     {"broker/storage", "internal/wire"},

@@ -1,0 +1,416 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"kmirror/checkpoint"
+	"kmirror/internal/kafka"
+	"kmirror/internal/wire"
+	"kmirror/topology"
+)
+
+// Cluster is what is asked of source and target; *kafka.Cluster is one.
+type Cluster interface {
+	Log
+	checkpoint.Reader
+	ListOffsets(ctx context.Context, partitions map[string][]int32, timestamp int64) (map[string]map[int32]int64, error)
+	Metadata(ctx context.Context, topics ...string) (*kafka.Metadata, error)
+	TopicConfigs(ctx context.Context, topics []string) (map[string]map[string]kafka.ConfigEntry, error)
+}
+
+// Verification is everything that is known of a run before it reads records.
+type Verification struct {
+	Flow      *topology.Flow
+	Begun     time.Time
+	Selection Selection
+	Parts     []*Part
+	Unmapped  []string // topics of the flow that nothing was mirrored of
+}
+
+// Part is one partition of a verification.
+type Part struct {
+	*Job
+	TopicID, TargetID [16]byte
+	Gone              int64 // records of the map that were gone before it began
+}
+
+// maxPartitions bounds how many partitions one run takes: all that is known of
+// them is held in memory.
+const maxPartitions = 200_000
+
+// NotFoundError says that something that was named is not there.
+type NotFoundError struct{ Text string }
+
+func (e *NotFoundError) Error() string { return e.Text }
+
+// Prepare fixes what is to be compared: which partitions, from where to where.
+// With a standing it goes on with that: the ranges are those that were kept, and
+// the topics have to be the same ones still. source and target are asked for
+// metadata and offsets, the target for its offset map.
+//
+// Errors: *NotFoundError for topics and partitions that are not there, or not
+// mirrored; *OutdatedError for a standing that no longer fits.
+func Prepare(ctx context.Context, source, target Cluster, flow *topology.Flow, choice Selection, kept *Standing) (*Verification, error) {
+	v := &Verification{Flow: flow, Begun: time.Now(), Selection: choice}
+	if kept != nil {
+		v.Begun, v.Selection = kept.Begun, kept.Selection
+	}
+	there, err := source.Metadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	here, err := target.Metadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if here.Topics[checkpoint.MapTopic] == nil {
+		return nil, &NotFoundError{fmt.Sprintf("nothing was mirrored into %s yet: it has no topic %s", flow.To, checkpoint.MapTopic)}
+	}
+	topics, err := choose(flow, v.Selection, there, here)
+	if err != nil {
+		return nil, err
+	}
+	p := &preparation{v: v, source: source, target: target, there: there, here: here, kept: kept}
+	if err := p.describe(ctx, topics); err != nil {
+		return nil, err
+	}
+	if err := p.load(ctx, topics); err != nil {
+		return nil, err
+	}
+	fresh := v.Parts
+	if kept != nil {
+		if fresh, err = p.goOn(); err != nil {
+			return nil, err
+		}
+	}
+	return v, p.plan(ctx, fresh)
+}
+
+// choose is the topics to be compared, sorted.
+func choose(flow *topology.Flow, choice Selection, there, here *kafka.Metadata) ([]string, error) {
+	names := choice.Topics
+	if len(names) == 0 {
+		for _, name := range slices.Sorted(maps.Keys(there.Topics)) {
+			if flow.Selects(name) && here.Topics[flow.TargetTopic(name)] != nil {
+				names = append(names, name)
+			}
+		}
+		if len(names) == 0 {
+			return nil, &NotFoundError{fmt.Sprintf("flow %s mirrors no topic that there is on both sides", flow.Name)}
+		}
+	}
+	total := 0
+	for _, name := range names {
+		t := there.Topics[name]
+		switch {
+		case t == nil:
+			return nil, &NotFoundError{fmt.Sprintf("no topic %q in %s: `kmirror topics %s` lists what there is", name, flow.From, flow.From)}
+		case t.Err != nil:
+			return nil, fmt.Errorf("topic %s in %s: %w", name, flow.From, t.Err)
+		case !flow.Selects(name):
+			return nil, &NotFoundError{fmt.Sprintf("flow %s does not mirror topic %q: it is %s", flow.Name, name, flow.Selection(name))}
+		case here.Topics[flow.TargetTopic(name)] == nil:
+			return nil, &NotFoundError{fmt.Sprintf("topic %q of %s is not in %s yet, as %q", name, flow.From, flow.To, flow.TargetTopic(name))}
+		case choice.Partition >= 0 && int(choice.Partition) >= len(t.Partitions):
+			return nil, &NotFoundError{fmt.Sprintf("topic %q in %s has %d partitions, and none of number %d", name, flow.From, len(t.Partitions), choice.Partition)}
+		}
+		if total += len(t.Partitions); total > maxPartitions {
+			return nil, fmt.Errorf("the topics have more than %d partitions together: name some of them with --topic", maxPartitions)
+		}
+	}
+	return names, nil
+}
+
+// preparation gathers what is known of the partitions.
+type preparation struct {
+	v              *Verification
+	source, target Cluster
+	there, here    *kafka.Metadata
+	kept           *Standing
+	compacts       [2]map[string]bool // by topic; in the source, in the target
+}
+
+// describe finds out which topics are compacted. Where nobody may ask, none
+// counts as compacted.
+func (p *preparation) describe(ctx context.Context, topics []string) error {
+	targets := make([]string, 0, len(topics))
+	for _, name := range topics {
+		targets = append(targets, p.v.Flow.TargetTopic(name))
+	}
+	for i, ask := range []struct {
+		Cluster
+		topics []string
+	}{{p.source, topics}, {p.target, targets}} {
+		found, err := ask.TopicConfigs(ctx, ask.topics)
+		if err != nil && len(found) == 0 && ctx.Err() != nil {
+			return err
+		}
+		p.compacts[i] = map[string]bool{}
+		for name, configs := range found {
+			p.compacts[i][name] = strings.Contains(configs["cleanup.policy"].Value, "compact")
+		}
+	}
+	return nil
+}
+
+// load reads the map, and makes a part of each partition that it knows.
+func (p *preparation) load(ctx context.Context, topics []string) error {
+	flow := p.v.Flow
+	byPlace := map[int32][]checkpoint.Key{}
+	for _, name := range topics {
+		t := p.there.Topics[name]
+		for id := range t.Partitions {
+			if want := p.v.Selection.Partition; want >= 0 && want != int32(id) {
+				continue
+			}
+			key := checkpoint.Key{Flow: flow.Name, Topic: name, TopicID: t.ID, Partition: int32(id)}
+			byPlace[key.MapPartition()] = append(byPlace[key.MapPartition()], key)
+		}
+	}
+	var all errgroup.Group
+	loaded := make([]map[checkpoint.Key]checkpoint.Loaded, checkpoint.MapPartitions)
+	for place, keys := range byPlace {
+		all.Go(func() (err error) {
+			loaded[place], err = checkpoint.LoadPartitions(ctx, p.target, place, keys)
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return fmt.Errorf("read the offset map of %s: %w", flow.To, err)
+	}
+	for _, name := range topics {
+		t, known := p.there.Topics[name], 0
+		filter, target := flow.FilterFor(name), p.here.Topics[flow.TargetTopic(name)]
+		letters := p.letters(name)
+		for id := range t.Partitions {
+			key := checkpoint.Key{Flow: flow.Name, Topic: name, TopicID: t.ID, Partition: int32(id)}
+			found, ok := loaded[key.MapPartition()][key]
+			if !ok || id >= len(target.Partitions) {
+				continue
+			}
+			part := Partition{
+				Topic: name, TargetTopic: target.Name, Number: int32(id), Through: found.Runs.Through(),
+				Owns: found.Ledger.Owns, Carries: found.Ledger.Source, Filter: filter,
+				SourceCompacts: p.compacts[0][name], TargetCompacts: p.compacts[1][target.Name],
+			}
+			if letters != nil {
+				part.Letters = func(ctx context.Context, offset int64) (bool, error) { return letters.has(ctx, int32(id), offset) }
+			}
+			if found.Runs.TargetID == target.ID || found.Runs.TargetID == [16]byte{} {
+				part.Runs = make([]checkpoint.Run, 0, found.Runs.Len())
+				found.Runs.All(func(r checkpoint.Run) bool { part.Runs = append(part.Runs, r); return true })
+			}
+			known += len(part.Runs)
+			p.v.Parts = append(p.v.Parts, &Part{Job: NewJob(part, nil), TopicID: t.ID, TargetID: target.ID})
+		}
+		if known == 0 {
+			p.v.Unmapped = append(p.v.Unmapped, name)
+		}
+	}
+	return nil
+}
+
+// plan fixes the ranges of parts, by where both logs begin and end now.
+func (p *preparation) plan(ctx context.Context, parts []*Part) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	sources, targets := map[string][]int32{}, map[string][]int32{}
+	for _, part := range parts {
+		sources[part.Topic] = append(sources[part.Topic], part.Number)
+		targets[part.TargetTopic] = append(targets[part.TargetTopic], part.Number)
+	}
+	var failed error // what a partition lacks is its own trouble
+	list := func(of Cluster, partitions map[string][]int32, at int64) func(topic string, id int32) (int64, bool) {
+		found, err := of.ListOffsets(ctx, partitions, at)
+		failed = errors.Join(failed, err)
+		return func(topic string, id int32) (int64, bool) {
+			offset, ok := found[topic][id]
+			return offset, ok
+		}
+	}
+	start, end, begin := list(p.source, sources, kafka.Earliest), list(p.source, sources, kafka.Latest), list(p.target, targets, kafka.Earliest)
+	since := func(string, int32) (int64, bool) { return -1, true }
+	if p.v.Selection.SinceMillis > 0 {
+		since = list(p.source, sources, p.v.Selection.SinceMillis)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	known := 0
+	for _, part := range parts {
+		var x Extent
+		var ok [4]bool
+		x.SourceStart, ok[0] = start(part.Topic, part.Number)
+		x.SourceEnd, ok[1] = end(part.Topic, part.Number)
+		x.TargetStart, ok[2] = begin(part.TargetTopic, part.Number)
+		x.Since, ok[3] = since(part.Topic, part.Number)
+		if ok != [4]bool{true, true, true, true} {
+			part.err = failed
+			continue
+		}
+		known++
+		if x.Since < 0 && p.v.Selection.SinceMillis > 0 { // no record is that young
+			x.Since = x.SourceEnd
+		}
+		part.list, part.Before, part.Beyond, part.Gone = part.Plan(x, p.v.Selection.Sample)
+	}
+	if known == 0 && len(parts) == len(p.v.Parts) {
+		return failed
+	}
+	return nil
+}
+
+// OutdatedError says that what was kept of a verification no longer fits.
+type OutdatedError struct{ Text string }
+
+func (e *OutdatedError) Error() string { return e.Text }
+
+// goOn takes the ranges that were kept, and returns the parts of which none were.
+func (p *preparation) goOn() (fresh []*Part, err error) {
+	type place struct {
+		topic     string
+		partition int32
+	}
+	kept := map[place]*PartitionStanding{}
+	for i := range p.kept.Parts {
+		kept[place{p.kept.Parts[i].Topic, p.kept.Parts[i].Partition}] = &p.kept.Parts[i]
+	}
+	for _, part := range p.v.Parts {
+		k := kept[place{part.Topic, part.Number}]
+		if k == nil { // it has come since, or could not be asked then
+			fresh = append(fresh, part)
+			continue
+		}
+		if k.TopicID != part.TopicID || k.TargetID != part.TargetID {
+			return nil, &OutdatedError{fmt.Sprintf("topic %s was created anew since, on one side", part.Topic)}
+		}
+		part.list, part.Before, part.Beyond, part.Gone = k.Ranges, k.Before, k.Beyond, k.Gone
+	}
+	if len(fresh)+len(kept) > len(p.v.Parts) {
+		return nil, &OutdatedError{"some of its partitions are no longer there, or no longer mirrored"}
+	}
+	return fresh, nil
+}
+
+// Standing is the verification as it is kept.
+func (v *Verification) Standing() *Standing {
+	s := &Standing{Version: standingVersion, Flow: v.Flow.Name, Begun: v.Begun, Selection: v.Selection}
+	for _, part := range v.Parts {
+		if part.ranges() == 0 && part.Err() != nil {
+			continue // it is asked again
+		}
+		s.Parts = append(s.Parts, PartitionStanding{
+			Topic: part.Topic, TopicID: part.TopicID, TargetID: part.TargetID, Partition: part.Number,
+			Before: part.Before, Beyond: part.Beyond, Gone: part.Gone, Ranges: part.Ranges(),
+		})
+	}
+	return s
+}
+
+// Jobs are the parts that have something to compare.
+func (v *Verification) Jobs() []*Job {
+	var jobs []*Job
+	for _, part := range v.Parts {
+		if part.ranges() > 0 {
+			jobs = append(jobs, part.Job)
+		}
+	}
+	return jobs
+}
+
+// letters are the records of a topic that stand in a dead-letter topic; nil for
+// a flow that writes none. They are read when they are first asked for.
+func (p *preparation) letters(topic string) *letters {
+	flow := p.v.Flow
+	name := flow.LetterTopic(topic)
+	if !flow.WritesLetters() || p.here.Topics[name] == nil {
+		return nil
+	}
+	return &letters{
+		target: p.target, flow: flow.Name, topic: topic, letters: name,
+		partitions: len(p.here.Topics[name].Partitions), reading: make(chan struct{}, 1),
+	}
+}
+
+// letters finds dead letters by the record's place in the source.
+type letters struct {
+	target               Cluster
+	flow, topic, letters string
+	partitions           int
+
+	reading chan struct{} // capacity 1: whoever filled it owns the field below
+	found   map[int32]map[int64]bool
+}
+
+// maxLetters bounds how many are remembered.
+const maxLetters = 1 << 20
+
+var errTooManyLetters = errors.New("too many dead letters")
+
+func (l *letters) has(ctx context.Context, partition int32, offset int64) (bool, error) {
+	select {
+	case l.reading <- struct{}{}:
+		defer func() { <-l.reading }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	if l.found == nil {
+		if err := l.read(ctx); err != nil {
+			return false, err
+		}
+	}
+	return l.found[partition][offset], nil
+}
+
+func (l *letters) read(ctx context.Context) error {
+	found, n := map[int32]map[int64]bool{}, 0
+	for id := range int32(l.partitions) {
+		start, err := l.target.ListOffset(ctx, l.letters, id, kafka.Earliest)
+		if err != nil {
+			return fmt.Errorf("read the dead letters: %w", err)
+		}
+		_, err = l.target.Read(ctx, l.letters, id, start, func(r wire.Record) error {
+			partition, offset, ok := l.of(r.Headers)
+			if !ok {
+				return nil
+			}
+			if n++; n > maxLetters {
+				return errTooManyLetters
+			}
+			if found[partition] == nil {
+				found[partition] = map[int64]bool{}
+			}
+			found[partition][offset] = true
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read the dead letters: %w", err)
+		}
+	}
+	l.found = found
+	return nil
+}
+
+// of reads a letter's headers: where in the source its record stood.
+func (l *letters) of(headers []wire.Header) (partition int32, offset int64, ok bool) {
+	at := map[string]string{}
+	for _, h := range headers {
+		at[h.Key] = string(h.Value)
+	}
+	if at["kmirror.flow"] != l.flow || at["kmirror.source.topic"] != l.topic {
+		return 0, 0, false
+	}
+	p, errP := strconv.ParseInt(at["kmirror.source.partition"], 10, 32)
+	o, errO := strconv.ParseInt(at["kmirror.source.offset"], 10, 64)
+	return int32(p), o, errP == nil && errO == nil
+}
