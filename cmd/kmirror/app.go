@@ -107,7 +107,7 @@ Clusters and flows are written in mirror.yaml; every command finds them there by
 	root.AddCommand(
 		a.runCommand(), a.checkCommand(), a.initCommand(), a.statusCommand(), a.incidentsCommand(),
 		a.planCommand(), a.reloadCommand(), a.pauseCommand(), a.resumeCommand(),
-		a.topicsCommand(), a.produceCommand(), a.consumeCommand(), a.groupsCommand(), a.translateCommand(), a.verifyCommand(),
+		a.topicsCommand(), a.produceCommand(), a.consumeCommand(), a.groupsCommand(), a.translateCommand(), a.verifyCommand(), a.lagCommand(), a.rpoCommand(),
 		a.benchCommand(), a.versionCommand(), exitCodesTopic(),
 	)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))

@@ -23,6 +23,7 @@ const (
 	exitUnreachable = 3
 	exitNotFound    = 4
 	exitBusy        = 5
+	exitCheck       = 6
 	exitDifferent   = 7
 	exitInterrupted = 130
 )
@@ -39,6 +40,7 @@ func exitCodesTopic() *cobra.Command {
     3  the daemon or a cluster cannot be reached
     4  no such cluster, flow, topic, partition or group
     5  something else is in the way: the port is taken, or the data directory is in use
+    6  a check says no: more than --fail-above, --max-lag or --fail-on of groups, lag and rpo allow
     7  verify: source and target do not hold the same
   130  stopped by ctrl-c or SIGTERM before the work was done; also: a second signal`,
 	}

@@ -17,6 +17,8 @@
 //	/metrics             Prometheus text
 //	/api/v1/status       StatusAnswer
 //	/api/v1/groups?flow= GroupsAnswer
+//	/api/v1/lag?flow=    LagAnswer; topic=, partitions=
+//	/api/v1/rpo?flow=    RPOAnswer; the same
 //	/api/v1/incidents    IncidentsAnswer; after=, since=, flow=, topic=, kind=, limit=
 //
 // and by POST, with JSON:

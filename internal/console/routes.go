@@ -27,10 +27,12 @@ func routes(o Options, page *page) http.Handler {
 		writeJSON(w, http.StatusOK, statusAnswer(o, time.Now()))
 	})
 	mux.HandleFunc("/api/v1/groups", func(w http.ResponseWriter, r *http.Request) { groups(w, r, o.Engine) })
+	mux.HandleFunc("/api/v1/lag", func(w http.ResponseWriter, r *http.Request) { lag(w, r, o.Engine) })
+	mux.HandleFunc("/api/v1/rpo", func(w http.ResponseWriter, r *http.Request) { rpo(w, r, o.Engine) })
 	mux.HandleFunc("/api/v1/incidents", func(w http.ResponseWriter, r *http.Request) { incidents(w, r, o.Engine) })
 	steer(mux, o)
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, http.StatusNotFound, "no such call; there are /api/v1/status, /api/v1/groups?flow= and /api/v1/incidents")
+		writeError(w, http.StatusNotFound, "no such call; there are /api/v1/status, /api/v1/groups?flow=, /api/v1/lag?flow=, /api/v1/rpo?flow= and /api/v1/incidents")
 	})
 	mux.Handle("/{$}", page)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kmirror/internal/console"
+	"kmirror/mirror"
+	"kmirror/topology"
+)
+
+func (a *app) rpoCommand() *cobra.Command {
+	var o lagOptions
+	command := &cobra.Command{
+		Use:   "rpo [FLOW]",
+		Short: "Show what a failover now would lose",
+		Long: `Shows for each flow what its consumers would miss if they went on at the target
+now: the records that the source has and the target does not have, by topic and in
+total, and the groups that have read beyond what is mirrored.
+
+When the source does not answer, it shows what the daemon knew last and how old
+that is, and how old the copy itself is: the newest record at the target and the
+newest heartbeat. What was written to the source since then is not in the figures.`,
+		Example: `  kmirror rpo
+  kmirror rpo 'east->west'
+  kmirror rpo 'east->west' --fail-above 10s && kmirror-failover.sh
+  kmirror rpo -o json | jq '.[] | {flow, records, seconds, as_of}'`,
+		GroupID:           "clusters",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeFlows,
+		RunE: func(command *cobra.Command, args []string) error {
+			return a.rpo(command.Context(), args, o)
+		},
+	}
+	o.addFlags(command)
+	command.Flags().BoolVarP(&o.Partitions, "partitions", "p", false, "each partition, too")
+	command.Flags().BoolVar(&o.all, "all", false, "topics that would lose nothing, too")
+	command.Flags().BoolVar(&o.direct, "direct", false, "ask the clusters, not the daemon")
+	return command
+}
+
+func (a *app) rpo(ctx context.Context, args []string, o lagOptions) error {
+	cfg, err := a.load()
+	if err != nil {
+		return err
+	}
+	flows, err := flowsNamed(cfg, args)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	found, err := eachFlow(flows, func(f *topology.Flow) (mirror.RPO, error) { return a.flowRPO(ctx, cfg, f, o) })
+	if found == nil {
+		return err
+	}
+	if a.wantsJSON() {
+		err = errors.Join(err, a.writeJSON(found))
+	} else {
+		var page strings.Builder
+		for i, r := range found {
+			if i > 0 {
+				page.WriteString("\n")
+			}
+			err = errors.Join(err, showRPO(&page, r, o, now))
+		}
+		_, failed := io.WriteString(a.out, page.String())
+		err = errors.Join(err, failed)
+	}
+	for _, r := range found {
+		err = errors.Join(err, a.checked(r.Flow, exceededRPO(o.allowed, r, now)))
+	}
+	return err
+}
+
+// exceededRPO is exceeded, for what may be old knowledge.
+func exceededRPO(c allowed, r mirror.RPO, now time.Time) string {
+	if why := c.exceeded(r.Lag); why != "" || r.SourceReachable || c.seconds <= 0 && c.records < 0 {
+		return why
+	}
+	switch age := now.Sub(r.AsOf); {
+	case r.AsOf.IsZero():
+		return r.From + " does not answer, and nothing is known about it"
+	case c.seconds > 0 && age > c.seconds:
+		return fmt.Sprintf("%s has not answered for %s, %s allowed", r.From, seconds(age.Seconds()), c.seconds)
+	}
+	return ""
+}
+
+// flowRPO asks the daemon, or the clusters.
+func (a *app) flowRPO(ctx context.Context, cfg *topology.Config, flow *topology.Flow, o lagOptions) (mirror.RPO, error) {
+	q := o.LagQuery
+	q.Flow = flow.Name
+	if !o.direct {
+		asking, cancel := context.WithTimeout(ctx, a.timeout)
+		rpo, err := console.NewClient(consoleAddress(ctx, cfg)).RPO(asking, q)
+		cancel()
+		if err == nil && rpo.Complete && !rpo.AsOf.IsZero() {
+			return rpo, nil
+		}
+	}
+	m, err := a.openMeasure(ctx, cfg, flow)
+	if err != nil {
+		return mirror.RPO{}, err
+	}
+	defer m.close()
+	if m.sourceFault != nil {
+		return m.remains(ctx, q)
+	}
+	lag, err := m.lag(ctx, q)
+	if err != nil {
+		return mirror.RPO{}, err
+	}
+	return mirror.RPO{FlowLag: lag, SourceReachable: true, Groups: []mirror.GroupBeyond{}}, nil
+}
+
+func showRPO(out *strings.Builder, r mirror.RPO, o lagOptions, now time.Time) error {
+	switch {
+	case r.SourceReachable && r.Records == 0 && r.Unknown == 0:
+		fmt.Fprintf(out, "%s  a failover to %s now would lose nothing\n", clean(r.Flow), clean(r.To))
+	case r.SourceReachable:
+		fmt.Fprintf(out, "%s  a failover to %s now would lose %s\n", clean(r.Flow), clean(r.To), lostWords(r.Lag))
+	case r.AsOf.IsZero():
+		fmt.Fprintf(out, "%s  %s does not answer, and no daemon here knows how far it had gone\n", clean(r.Flow), clean(r.From))
+	default:
+		fmt.Fprintf(out, "%s  %s does not answer since %s, %s ago; a failover to %s then would have lost %s\n", clean(r.Flow), clean(r.From),
+			r.AsOf.UTC().Format("15:04:05Z"), seconds(now.Sub(r.AsOf).Seconds()), clean(r.To), lostWords(r.Lag))
+	}
+	if !r.SourceReachable {
+		for _, one := range []struct {
+			what string
+			at   *time.Time
+		}{{"the newest record in " + r.To, r.NewestMirrored}, {"the newest heartbeat of the flow", r.Heartbeat}} {
+			if one.at != nil {
+				fmt.Fprintf(out, "  %s is of %s, %s ago\n", clean(one.what), oldest(one.at), seconds(now.Sub(*one.at).Seconds()))
+			}
+		}
+	}
+	if !r.AsOf.IsZero() {
+		if err := showLagTopics(out, r.FlowLag, o.all, o.Partitions); err != nil {
+			return err
+		}
+	} else if err := showNewest(out, r.FlowLag); err != nil {
+		return err
+	}
+	if r.GroupsBeyond == 0 {
+		return nil
+	}
+	fmt.Fprintf(out, "\n  groups that have read beyond what is mirrored, and would go on at its end\n")
+	t := newTable("GROUP", ">RECORDS", ">PARTITIONS")
+	for _, g := range r.Groups[:min(len(r.Groups), statusRows)] {
+		t.row(g.Group, g.Records, g.Partitions)
+	}
+	if err := t.write(out, "  "); err != nil {
+		return err
+	}
+	if more := r.GroupsBeyond - len(t.rows); more > 0 {
+		fmt.Fprintf(out, "  and %s more\n", plural(more, "group"))
+	}
+	return nil
+}
+
+func lostWords(l mirror.Lag) string {
+	if l.Records == 0 && l.Unknown == 0 {
+		return "nothing"
+	}
+	return lagWords(l)
+}
+
+// showNewest says how old each topic's copy is.
+func showNewest(out *strings.Builder, l mirror.FlowLag) error {
+	t := newTable("TOPIC", "NEWEST RECORD IN "+l.To)
+	for _, topic := range l.Topics {
+		t.row(topic.Topic, oldest(topic.NewestMirrored))
+	}
+	if len(t.rows) == 0 {
+		return nil
+	}
+	return t.write(out, "  ")
+}
