@@ -136,6 +136,9 @@ func (l *life) newFlow(cfg *topology.Flow) *flow {
 	f.settings.Store(cfg)
 	f.discovery = newDiscovery(f.cfg, source, target, log)
 	f.fatal = l.fail
+	if len(cfg.Drops) > 0 {
+		f.origins = l.newOrigins(f)
+	}
 	f.survey = newSurvey(f, func(id partitionID) bool {
 		owner := e.ownerOf(id)
 		return owner != "" && owner != l.id && !l.holds(id)
@@ -318,7 +321,7 @@ func (l *life) disagreement(f *flow) string {
 func (l *life) disagrees(f *flow, paths map[string]string) string {
 	cfg := f.cfg()
 	if leaders, ok := paths[cfg.Name]; ok && leaders != dataPath(cfg) {
-		return "mirror.yaml of the leading instance says otherwise where this flow's records go (naming, separator, rename, filters, fence): nothing is mirrored here until both agree; bring this file in line and reload it"
+		return "mirror.yaml of the leading instance says otherwise where this flow's records go (naming, separator, rename, filters, fence, the circle of flows that it is in): nothing is mirrored here until both agree; bring this file in line and reload it"
 	}
 	return ""
 }

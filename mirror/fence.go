@@ -73,6 +73,13 @@ type fence struct {
 	once  sync.Once     // closes gone
 	gone  chan struct{} // closed when it may not
 
+	// declare writes down that a producer id is this flow's, which reads from a
+	// cluster of that id, and answers when it is certain. Before that no batch bears it.
+	declare   func(ctx context.Context, producerID int64, source string) error
+	source    func() string    // the id of the cluster that is read from now
+	declaring chan struct{}    // capacity 1: whoever filled it owns declared
+	declared  map[int64]string // by producer id, the source cluster
+
 	owning func(ctx context.Context) (map[string]int, error) // how many partitions each transactional id is written down for
 	deaths chan struct{}                                     // capacity 1: somebody was sealed
 
@@ -137,6 +144,8 @@ func newFence(flow *topology.Flow, life string, target fenceTarget, plain *produ
 	return &fence{
 		flow: flow, life: life, id: fmt.Sprintf("kmirror.%s.%s.%s", flow.Name, life, rand.Text()[:8]), target: target, plain: plain,
 		fatal: make(chan error, 1), gone: make(chan struct{}), asking: make(chan struct{}, 1), deaths: make(chan struct{}, 1), now: kafka.NoProducer,
+		declare: func(context.Context, int64, string) error { return nil }, source: func() string { return "" },
+		declaring: make(chan struct{}, 1), declared: map[int64]string{},
 		used: map[partitionID]int16{}, owned: map[partitionID]struct{}{}, doubts: map[partitionID]struct{}{},
 		queues: map[string]*fenceQueue{}, sealed: map[string]struct{}{}, lapsed: map[string]struct{}{},
 	}
@@ -245,8 +254,44 @@ func (x *fence) Append(ctx context.Context, topic string, partition int32, recor
 	return base, nil
 }
 
-// next returns an epoch under which nothing was written to the partition.
+// next returns an epoch under which nothing was written to the partition, of a
+// producer id that everybody can know to be this flow's.
 func (x *fence) next(ctx context.Context, id partitionID) (kafka.Producer, error) {
+	p, err := x.nextEpoch(ctx, id)
+	if err != nil {
+		return kafka.NoProducer, err
+	}
+	if err := x.makeKnown(ctx, p.ID); err != nil {
+		return kafka.NoProducer, err
+	}
+	return p, nil
+}
+
+// makeKnown declares a producer id, once. Where the flow's source has become
+// another cluster meanwhile, what the id says would not be true of what comes now:
+// the life ends, and the next one has another id.
+func (x *fence) makeKnown(ctx context.Context, producerID int64) error {
+	select {
+	case x.declaring <- struct{}{}:
+		defer func() { <-x.declaring }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	source := x.source()
+	if was, ok := x.declared[producerID]; ok {
+		if was != source {
+			return x.fail(&movedError{was, source})
+		}
+		return nil
+	}
+	if err := x.declare(ctx, producerID, source); err != nil {
+		return fmt.Errorf("write down whose producer id %d is: %w", producerID, err)
+	}
+	x.declared[producerID] = source
+	return nil
+}
+
+func (x *fence) nextEpoch(ctx context.Context, id partitionID) (kafka.Producer, error) {
 	if x.modeNow() == fenceDetect {
 		pid, epoch, err := x.plain.next(ctx, id)
 		return kafka.Producer{ID: pid, Epoch: epoch}, err

@@ -32,6 +32,17 @@ func (e *spentError) Error() string {
 // Lost says that the life ends and another may begin.
 func (e *spentError) Lost() bool { return true }
 
+// movedError says that the flow's source is not the cluster any more that this
+// life's producer id is written down for.
+type movedError struct{ was, is string }
+
+func (e *movedError) Error() string {
+	return fmt.Sprintf("the flow's source is another cluster now (id %q, before %q): a new life begins", e.is, e.was)
+}
+
+// Lost says that the life ends and another may begin.
+func (e *movedError) Lost() bool { return true }
+
 // lapsedError says that a dead owner can never be fenced: the target has
 // forgotten its transactional id, so that the id now means somebody else.
 type lapsedError struct {

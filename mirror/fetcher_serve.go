@@ -365,6 +365,9 @@ func (f *feed) lane(x *fetching, p *wire.FetchedPartition, end int64) ledgerStep
 	steps, gate := x.lane.take(x.asked, f.climbed, f.slab, end)
 	if err != nil {
 		x.lane.fault(err)
+	} else if len(f.climbed.unknown) > 0 {
+		x.most = 0
+		f.climbed.limits.origins.ask(x.lane, f.climbed.unknown)
 	} else if x.most = 0; f.climbed.next == x.asked { // not one whole batch: ask for more
 		x.most = int32(min(2*max(len(p.Records), fetchLane), wire.DefaultMaxResponse/2))
 		f.session.forget(x)

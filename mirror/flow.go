@@ -25,6 +25,7 @@ type flow struct {
 	loader         *loader
 	fence          *fence
 	takeover       *takeover
+	origins        *origins // nil: the flow is in no circle
 	ledger         *checkpoint.LedgerWriter
 	recorder       *checkpoint.Recorder
 	totals         *totals // outlives the life
@@ -65,6 +66,8 @@ func (f *flow) arm(life string, living func(context.Context) (map[string]struct{
 	x := newFence(f.cfg(), life, f.target, newProducers(f.target))
 	x.load, x.living, x.allowed, x.journal, x.log = f.loader.get, living, f.lease, f.incidents, f.log
 	x.owning = func(ctx context.Context) (map[string]int, error) { return checkpoint.CountOwned(ctx, f.target) }
+	x.declare = f.declare
+	x.source = func() string { return f.discovery.current.Load().sourceID }
 	f.fence = x
 	f.ledger, f.recorder = checkpoint.NewLedgerWriter(x, f.log), checkpoint.NewRecorder(x, f.log)
 	f.takeover = &takeover{
@@ -96,6 +99,9 @@ func (f *flow) Run(ctx context.Context) {
 	spawn(func(ctx context.Context) { f.report("ledger", f.ledger.Run(ctx)) })
 	spawn(func(ctx context.Context) { f.report("offset map", f.recorder.Run(ctx)) })
 	spawn(f.prepare)
+	if f.origins != nil {
+		spawn(f.origins.Run)
+	}
 	spawn(f.survey.Run)
 	spawn(func(ctx context.Context) { f.report("identity", f.fence.Run(ctx)) })
 	select {

@@ -60,6 +60,7 @@ const (
 	reasonCodec     = "codec"     // compressed in a way that the target refuses
 	reasonFilter    = "filter"    // a filter of the flow leaves records out
 	reasonLetter    = "dead-letter"
+	reasonLoop      = "loop"   // another flow of the circle brought it to the source
 	reasonOpened    = "opened" // beside merge: the batches were compressed
 )
 
@@ -124,6 +125,7 @@ type climbed struct {
 	letters []letter
 	next    int64 // the source offset to ask for next
 	limits  ladderLimits
+	unknown []int64 // producer ids, of the batch at next and of some behind it, of which it has to be found out whose they are
 }
 
 // letter is a record that cannot stand in the target topic and goes to the
@@ -141,6 +143,7 @@ type ladderLimits struct {
 	filter   *topology.Filter // what it drops is left out; nil: nothing
 	plain    bool             // the target refuses the codec: batches are written without one
 	letters  bool             // a single record above maxBatch becomes a letter instead of an error
+	origins  *origins         // what another flow of the circle brought is left out; nil: there is no circle
 }
 
 // recordTooLargeError is one record that the target cannot take.
@@ -187,7 +190,7 @@ func climb(records []byte, next int64, aborted []abortedTxn, limits ladderLimits
 func (out *climbed) climb(records []byte, next int64, aborted []abortedTxn, limits ladderLimits) error {
 	clear(out.batches)
 	clear(out.letters)
-	*out = climbed{batches: out.batches[:0], dropped: out.dropped[:0], letters: out.letters[:0], next: next, limits: limits}
+	*out = climbed{batches: out.batches[:0], dropped: out.dropped[:0], letters: out.letters[:0], next: next, limits: limits, unknown: out.unknown[:0]}
 	var open map[int64]bool // producers inside an aborted transaction
 	if len(aborted) > 0 {
 		aborted = slices.Clone(aborted)
@@ -221,11 +224,36 @@ func (out *climbed) climb(records []byte, next int64, aborted []abortedTxn, limi
 		if err := out.take(b, open, limits); err != nil {
 			return err
 		}
+		if len(out.unknown) > 0 {
+			out.survey(records)
+			return nil
+		}
 	}
 	return nil
 }
 
-// take picks the step for one v2 batch.
+// survey looks what else has to be found out in the rest of a response, so that it
+// is asked for at once.
+func (out *climbed) survey(rest []byte) {
+	for len(rest) > 0 && len(out.unknown) < mostUnknown {
+		b, after, err := wire.NextBatch(rest)
+		if err != nil {
+			return
+		}
+		if id := b.ProducerID(); id >= 0 && !b.IsControl() && !slices.Contains(out.unknown, id) {
+			if _, known := out.limits.origins.foreign(id); !known {
+				out.unknown = append(out.unknown, id)
+			}
+		}
+		rest = after
+	}
+}
+
+// mostUnknown bounds how many producer ids of one response are asked for at once.
+const mostUnknown = 64
+
+// take picks the step for one v2 batch. Where it has to be found out who wrote
+// it, it is left where it is.
 func (out *climbed) take(b wire.Batch, open map[int64]bool, limits ladderLimits) error {
 	end := b.LastOffset() + 1
 	if end <= out.next {
@@ -255,6 +283,18 @@ func (out *climbed) take(b wire.Batch, open map[int64]bool, limits ladderLimits)
 		out.drop(end-max(out.next, b.BaseOffset()), reasonEmpty)
 		out.next = end
 		return nil
+	}
+
+	if limits.origins != nil && b.ProducerID() >= 0 { // -1: nobody's that mirrors
+		switch foreign, known := limits.origins.foreign(b.ProducerID()); {
+		case !known:
+			out.unknown = append(out.unknown, b.ProducerID())
+			return nil
+		case foreign:
+			out.drop(end-max(out.next, b.BaseOffset()), reasonLoop)
+			out.next = end
+			return nil
+		}
 	}
 
 	m, reason := modeRaw, reasonNone

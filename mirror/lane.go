@@ -70,6 +70,7 @@ type lane struct {
 	rewinding    bool                // an error was answered: nothing is sent until all in flight is resolved
 	closed       bool                // no more is taken in nor sent; what is in flight is still resolved
 	abandoned    bool                // nobody wants to know what becomes of what is in flight
+	unsure       bool                // whose the next batch is has to be found out: nothing is taken in
 	troubled     bool                // refused, and not acknowledged since: nothing is taken in
 	blocked      string              // why nothing is sent at present; "" when it flows
 	retryAt      time.Time
@@ -139,7 +140,7 @@ func (l *lane) wantsUpTo(limit int64) (offset int64, a appetite) {
 	defer l.mu.Unlock()
 	l.limit = limit
 	switch {
-	case l.closed || l.blocked != "" || l.troubled || l.nextSequence >= lastSequence:
+	case l.closed || l.blocked != "" || l.troubled || l.unsure || l.nextSequence >= lastSequence:
 		l.passed = true
 		return l.fetch, resting
 	case l.bytes >= limit || l.queue.len() >= laneEntries:
@@ -365,7 +366,7 @@ func (l *lane) offer() {
 // beckon tells the fetcher that passed the lane over that it has room again:
 // half of what it may hold, so that it is worth a request. Called with mu held.
 func (l *lane) beckon() {
-	if !l.passed || l.intake == nil || l.closed || l.blocked != "" || l.troubled || l.bytes > l.limit/2 {
+	if !l.passed || l.intake == nil || l.closed || l.blocked != "" || l.troubled || l.unsure || l.bytes > l.limit/2 {
 		return
 	}
 	l.passed = false

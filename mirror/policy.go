@@ -202,6 +202,7 @@ type treatment struct {
 	cfg     *topology.Flow
 	filter  *topology.Filter
 	letters bool
+	circles bool // batches are left out by who wrote them
 }
 
 // treat brings a treatment up to date; it costs nothing while mirror.yaml stays
@@ -210,5 +211,5 @@ func (x *treatment) treat(cfg *topology.Flow, topic string) {
 	if x.cfg == cfg {
 		return
 	}
-	*x = treatment{cfg, cfg.FilterFor(topic), cfg.PoliciesFor(topic).RecordTooLarge == topology.TooLargeDeadLetter}
+	*x = treatment{cfg, cfg.FilterFor(topic), cfg.PoliciesFor(topic).RecordTooLarge == topology.TooLargeDeadLetter, cfg.BreaksLoop(topic)}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"kmirror/topology"
@@ -28,7 +29,7 @@ func (e *RestartError) Error() string {
 // Reload takes another configuration, whole or not at all, and returns what
 // changes. Flows that come are begun, those that go let go of everything in
 // order. A flow whose records would go elsewhere or be others (naming,
-// separator, rename, filters, fence) drains and begins again; all else is
+// separator, rename, filters, fence, the circle that it is in) drains and begins again; all else is
 // applied to it as it runs. A *RestartError comes with the changes too.
 //
 // It returns when the flows that had to drain have.
@@ -97,7 +98,10 @@ func dataPath(f *topology.Flow) string {
 		From, To, Naming, Separator, Fence string
 		Rename                             []rename
 		Filters                            []filter
-	}{From: f.From, To: f.To, Naming: string(f.Naming), Separator: f.Separator, Fence: string(f.Fence)}
+		Drops                              []string `json:",omitempty"`
+		Refill                             bool     `json:",omitempty"`
+	}{From: f.From, To: f.To, Naming: string(f.Naming), Separator: f.Separator, Fence: string(f.Fence), Drops: slices.Clone(f.Drops), Refill: f.Refill}
+	slices.Sort(path.Drops)
 	for _, r := range f.Rename {
 		path.Rename = append(path.Rename, rename{r.From, r.To})
 	}

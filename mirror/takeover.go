@@ -329,6 +329,9 @@ func (t *takeover) beginning(id partitionID, pair *topicPair, loaded checkpoint.
 	if !ok || !begun || st.start > 0 || first >= next {
 		return next, begun, nil
 	}
+	if loaded.Runs.Through() >= next { // and the map, which holds no record, says so: all of it was dropped
+		return next, begun, nil
+	}
 	in := about(id, KindTargetTruncated, fmt.Sprintf("target %s/%d holds nothing of this flow, and mirroring stood at source offset %d: the target lost it in an unclean election, or there was nothing to mirror", pair.targetName, id.Partition, next), "")
 	in.SourceOffset, in.TargetOffset = first, st.end
 	remirror := t.policies(id).TargetTruncated == topology.TargetLostRemirror

@@ -161,6 +161,9 @@ func (t *tenure) attempt(ctx context.Context) error {
 	if err := f.ready(ctx); err != nil {
 		return err
 	}
+	if err := f.origins.ready(ctx); err != nil {
+		return err
+	}
 	if err := f.halted(t.id); err != nil {
 		return err
 	}
@@ -234,7 +237,11 @@ func (t *tenure) limits() ladderLimits {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.treated.treat(t.flow.cfg(), t.id.Topic)
-	return ladderLimits{inflate: inflateLimit, maxBatch: t.maxBatch, filter: t.treated.filter, letters: t.treated.letters, plain: t.plain}
+	limits := ladderLimits{inflate: inflateLimit, maxBatch: t.maxBatch, filter: t.treated.filter, letters: t.treated.letters, plain: t.plain}
+	if t.treated.circles {
+		limits.origins = t.flow.origins
+	}
+	return limits
 }
 
 // mirror moves what comes: the lane stands at the fetcher of the source leader and at

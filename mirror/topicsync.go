@@ -86,7 +86,7 @@ func (s *topicSync) Run(ctx context.Context) {
 		if w := s.discovery.current.Load(); w != nil && s.ready() {
 			s.topics(ctx, w)
 			s.missing(ctx, w, time.Now())
-			if s.flow().Configs.Sync && time.Since(compared) >= configsEvery {
+			if s.flow().SyncsConfigs() && time.Since(compared) >= configsEvery {
 				compared = time.Now()
 				s.configs(ctx, w)
 			}

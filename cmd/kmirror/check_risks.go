@@ -50,7 +50,7 @@ func (r *risks) look(ctx context.Context) (fence string) {
 	}
 	r.configs(ctx, r.target, r.flow.To, targets)
 	wanted := []right{{3, "READ"}, {4, "WRITE"}, {10, "DESCRIBE_CONFIGS"}, {7, "ALTER"}}
-	if r.flow.Configs.Sync {
+	if r.flow.SyncsConfigs() {
 		wanted = append(wanted, right{11, "ALTER_CONFIGS"})
 	}
 	r.rights(ctx, r.target, r.flow.To, targets, wanted)
