@@ -3,14 +3,17 @@ package checkpoint
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
-// GroupStatus is how a group of the source stands on the target of a flow.
+// GroupStatus is how a group stands on the two sides of a flow.
 type GroupStatus struct {
-	Group      string
-	State      string // a State: the gravest of its partitions
-	Error      string
-	Partitions []GroupPartition // by topic and partition
+	Group         string
+	State         string // a State: the gravest of its partitions
+	Error         string
+	SourceMembers bool             // it is known to have members on the source
+	TargetMembers bool             // on the target
+	Partitions    []GroupPartition // by topic and partition
 }
 
 // GroupPartition is one committed offset of a group. Offsets are the next to
@@ -20,36 +23,41 @@ type GroupPartition struct {
 	TargetTopic  string
 	Partition    int32
 	State        string // a State
-	SourceOffset int64  // committed on the source
-	Translated   int64  // where that is on the target
-	TargetOffset int64  // committed on the target
-	Shortfall    int64  // source offsets between the mirrored end and SourceOffset: what a failover now would lose of what was read
+	Error        string
+	SourceOffset int64 // committed on the source
+	Translated   int64 // where that is on the target
+	TargetOffset int64 // committed on the target, as last seen
+	Back         int64 // where TargetOffset is on the source
+	Shortfall    int64 // source offsets between the mirrored end and SourceOffset: what a failover now would lose of what was read
+	// Exact says that a reader who goes on at Translated gets the very next
+	// record. If not, Slack bounds how many offsets may be read again; 0: not
+	// known.
+	Exact bool
+	Slack int64
+	// OursSource and OursTarget are where the two stood when they last stood at
+	// the same place, by our doing or of themselves; -1: never since anybody
+	// remembers.
+	OursSource, OursTarget int64
+	Since                  time.Time // of the state, as this instance has seen it
+	SourceSince            time.Time // when this instance first saw SourceOffset
+	TargetSince            time.Time // when this instance first saw TargetOffset
 }
 
 // status is called with the syncer's mu held.
 func (g *group) status(name string) GroupStatus {
-	s := GroupStatus{Group: name, Partitions: make([]GroupPartition, 0, len(g.parts))}
+	s := GroupStatus{Group: name, SourceMembers: g.busy, TargetMembers: g.active, Partitions: make([]GroupPartition, 0, len(g.parts))}
 	worst := InStep
 	if g.err != nil {
 		worst, s.Error = Failed, g.err.Error()
 	}
 	for at, p := range g.parts {
-		state := p.state
-		if p.err != nil {
-			state = Failed
-			if s.Error == "" {
-				s.Error = p.err.Error()
-			}
+		one := p.status()
+		one.Topic, one.Partition = at.Topic, at.Partition
+		if one.Error != "" && s.Error == "" {
+			s.Error = one.Error
 		}
-		if state.gravity() > worst.gravity() {
-			worst = state
-		}
-		one := GroupPartition{
-			Topic: at.topic, TargetTopic: p.targetTopic, Partition: at.partition, State: string(state),
-			SourceOffset: p.source.offset, Translated: -1, TargetOffset: p.target, Shortfall: -1,
-		}
-		if p.mapped {
-			one.Translated, one.Shortfall = p.translation.Offset, p.translation.Shortfall
+		if State(one.State).gravity() > worst.gravity() {
+			worst = State(one.State)
 		}
 		s.Partitions = append(s.Partitions, one)
 	}
@@ -58,6 +66,28 @@ func (g *group) status(name string) GroupStatus {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
 	return s
+}
+
+func (p *groupPartition) status() GroupPartition {
+	one := GroupPartition{
+		TargetTopic: p.targetTopic, State: string(p.state),
+		SourceOffset: p.source.Offset, Translated: -1, TargetOffset: p.target.Offset, Back: -1, Shortfall: -1,
+		OursSource: -1, OursTarget: -1,
+		Since: p.since, SourceSince: p.sourceSince, TargetSince: p.targetSince,
+	}
+	if p.err != nil {
+		one.State, one.Error = string(Failed), p.err.Error()
+	}
+	if p.mapped {
+		one.Translated, one.Shortfall, one.Exact, one.Slack = p.there.Offset, p.there.Shortfall, p.there.Exact, p.there.Slack
+	}
+	if p.target.Offset >= 0 && p.backMapped {
+		one.Back = p.back.Offset
+	}
+	if p.ours.stands {
+		one.OursSource, one.OursTarget = p.ours.standing.up, p.ours.standing.down
+	}
+	return one
 }
 
 // Groups returns how every group with offsets on mirrored topics stands, by

@@ -1,11 +1,13 @@
 package checkpoint
 
-// State is how a group, or one partition of it, stands on the target.
+import "slices"
+
+// State is how a group, or one partition of it, stands on the two sides.
 type State string
 
 // The states. That of a group is the gravest of its partitions, in this order.
 const (
-	// InStep: the target's group stands exactly where the source's does.
+	// InStep: the target's group stands where the source's does.
 	InStep State = "in-step"
 	// Waiting: nothing of the partition is mirrored yet, or the group is beyond
 	// what is; it stands at the mirrored end, and the shortfall is what a
@@ -13,116 +15,216 @@ const (
 	Waiting State = "waiting"
 	// Behind: a commit to the target is due.
 	Behind State = "behind"
-	// Ahead: the target's group has gone on by itself, further than the
-	// source's; it is not moved back.
-	Ahead State = "ahead"
-	// Diverged: somebody moved the target's group back since we last wrote; it
-	// is left alone until its offset on the target is deleted.
-	Diverged State = "diverged"
-	// ActiveAtTarget: the group has members there, so it is not touched.
+	// Returning: the target's group has moved on, and a commit to the source is
+	// due.
+	Returning State = "returning"
+	// DeletedAtSource: the group, or its offset, was deleted there; what it has on
+	// the target stays.
+	DeletedAtSource State = "deleted-at-source"
+	// ActiveAtTarget: the group has members there, so it is not touched there.
 	ActiveAtTarget State = "active-at-target"
+	// ActiveAtSource: the target's group has moved on and would be carried back,
+	// but the group has members on the source, so it is not touched there.
+	ActiveAtSource State = "active-at-source"
+	// Diverged: somebody moved the target's group since we last wrote, on or
+	// back. It is left alone until both stand at the same place, or its offset
+	// on the target is deleted, or the operator says so.
+	Diverged State = "diverged"
 	// Failed: see the error.
 	Failed State = "error"
 )
 
 // gravity orders the states.
 func (s State) gravity() int {
-	for i, other := range []State{InStep, Waiting, Behind, Ahead, Diverged, ActiveAtTarget} {
-		if s == other {
-			return i
-		}
+	all := []State{InStep, Waiting, Behind, Returning, DeletedAtSource, ActiveAtTarget, ActiveAtSource, Diverged, Failed}
+	if i := slices.Index(all, s); i >= 0 {
+		return i
 	}
-	return 7
+	return len(all)
 }
 
-// position is a commit of ours: the source offset it stands for, and the
-// target offset committed.
+// position is a place at which a group stood on both sides: its offset on the
+// source, and that on the target.
 type position struct{ up, down int64 }
 
-// memory is what we last committed for a group and partition: one position,
-// or two while it is not known whether the newer one arrived.
+// memory is what is known of a group and partition from before: where both
+// sides last stood at the same place (standing), because we committed it or
+// because we saw it, and the commit that was announced since and of which it is
+// not known whether it arrived (intended): of the target's offset, or of the
+// source's where it goes back.
 type memory struct {
 	standing, intended position
 	stands, intends    bool
+	back               bool // intended is a commit to the source
 }
 
-// match finds the commit of ours that left the target at an offset. Of two,
-// the newer.
-func (m memory) match(target int64) (p position, mine bool) {
-	switch {
-	case target < 0:
-		return position{}, false
-	case m.intends && m.intended.down == target:
-		return m.intended, true
-	case m.stands && m.standing.down == target:
-		return m.standing, true
-	default:
-		return position{}, false
-	}
-}
-
-// lowest returns the lower target offset that we may have left.
-func (m memory) lowest() (target int64, ok bool) {
-	switch {
-	case m.stands && m.intends:
-		return min(m.standing.down, m.intended.down), true
-	case m.stands:
-		return m.standing.down, true
-	default:
-		return m.intended.down, m.intends
-	}
-}
-
-// settle notes what is known to stand now.
+// settle notes that both stand at the same place.
 func (m *memory) settle(p position) { *m = memory{standing: p, stands: true} }
 
-// intend notes a commit that is about to be tried while the target stands at
-// an offset (-1: nowhere). If it fails, that is what we left. An offset that
-// somebody else committed is kept without a source offset: the source never
-// went back behind it.
-func (m *memory) intend(p position, target int64) {
-	standing, _ := m.match(target)
-	standing.down = target
-	*m = memory{standing: standing, stands: target >= 0, intended: p, intends: true}
+// intend notes a commit to p that is about to be tried, on the side that stands
+// where it was left at from (stands: it stands somewhere).
+func (m *memory) intend(p position, back bool, from position, stands bool) {
+	*m = memory{standing: from, stands: stands, intended: p, intends: true, back: back}
 }
 
-// view is what a judgement rests on, for one partition of a group.
-type view struct {
-	source int64       // committed on the source
-	at     Translation // its translation
-	mapped bool        // there is one
-	target int64       // committed on the target; -1: nothing
-	active bool        // the target's group has members
-	ours   memory
+// target says whether the target's offset is where we left it, and for which
+// place. It is not sure when all that is known is that the source was about to
+// be moved after it.
+func (m memory) target(offset int64) (p position, mine, sure bool) {
+	return m.match(func(p position) bool { return p.down == offset }, false)
 }
 
-// judge decides whether the translated offset is committed to the target. The
-// rules: never to a group with members; never backwards, unless the source
-// went back and the target still stands where we put it; and what somebody
-// else moved back is left to them, while what they moved on is overtaken when
-// the source's group gets further.
-func judge(v view) (state State, commit bool) {
-	to := v.at.Offset
-	ours, mine := v.ours.match(v.target)
-	lowest, known := v.ours.lowest()
+// source says whether the source's offset is where it was when both last stood
+// at the same place.
+func (m memory) source(offset int64) (p position, mine, sure bool) {
+	return m.match(func(p position) bool { return p.up == offset }, true)
+}
+
+func (m memory) match(is func(position) bool, back bool) (p position, mine, sure bool) {
 	switch {
-	case !v.mapped:
-		return Waiting, false
-	case v.active:
-		return ActiveAtTarget, false
-	case v.target == to && v.at.Shortfall > 0:
-		return Waiting, false
-	case v.target == to:
-		return InStep, false
-	case v.target < 0:
-		return Behind, true
-	case mine && (to > v.target || v.source < ours.up):
-		return Behind, true
-	case to < v.target:
-		return Ahead, false
-	case !known || v.target > lowest:
-		return Behind, true
+	case m.intends && m.back == back && is(m.intended):
+		return m.intended, true, true
+	case m.stands && is(m.standing):
+		return m.standing, true, true
+	case m.intends && is(m.intended):
+		return m.intended, true, false
 	default:
-		return Diverged, false
+		return position{}, false, false
+	}
+}
+
+// view is what a judgement rests on, for one partition of a group. Offsets are
+// what is committed; -1: nothing.
+type view struct {
+	source, target int64
+	there          Translation // of source, to the target
+	mapped         bool
+	back           Translation // of target, to the source
+	backMapped     bool
+	busy, active   bool // the group has members on the source, on the target
+	forth, carry   bool // the flow syncs the group; what moved on at the target is carried back
+	ours           memory
+}
+
+// action is what follows from a judgement.
+type action int8
+
+const (
+	leave    action = iota
+	forward         // commit to the target
+	backward        // commit to the source
+)
+
+// judge decides which side follows the other, if any. It is a merge of the two
+// offsets with the place at which both last stood as base:
+//
+//	target where we left it     the source moved, or more is mirrored: the target
+//	                            follows. Never backwards unless the source went
+//	                            back, or the target lost what it stood behind
+//	                            (its log was cut and mirrored anew)
+//	target moved, source not    the source follows if that is wanted, by the same
+//	                            rules with the sides exchanged
+//	both moved, or no base      diverged: nobody is moved
+//	nothing on the target       it is ours to write
+//	nothing on the source       it is written if the target moved since it was
+//	                            deleted, or was never seen there
+//
+// A side with members is never touched. Because each direction rests on the
+// same base, a commit of ours is no movement to the other direction: there is no
+// echo. And a reset at the source is a movement of the source, whatever the
+// target's offset would translate to: it is carried forward, and never undone.
+func judge(v view) verdict {
+	var r verdict
+	switch {
+	case v.source < 0 && v.target < 0:
+		return verdict{state: InStep}
+	case v.source < 0:
+		r = v.orphan()
+	case !v.mapped:
+		return verdict{state: Waiting}
+	case v.target < 0:
+		r = verdict{state: Behind, do: forward}
+	default:
+		r = v.merge()
+	}
+	switch {
+	case r.do == forward && v.active:
+		return verdict{state: ActiveAtTarget}
+	case r.do == forward && !v.forth:
+		return verdict{state: Behind}
+	case r.do == backward && v.busy:
+		return verdict{state: ActiveAtSource}
+	case v.active: // the target's group is at work, whoever follows it
+		r.state = ActiveAtTarget
+	case r.state == InStep && v.there.Shortfall > 0:
+		r.state = Waiting
+	}
+	return r
+}
+
+// verdict is what judge says.
+type verdict struct {
+	state State
+	do    action
+	same  bool // both stand at the same place, or come to it
+}
+
+// orphan judges an offset that is on the target only.
+func (v view) orphan() verdict {
+	_, mine, sure := v.ours.target(v.target)
+	if mine && sure || !v.carry || !v.backMapped {
+		return verdict{state: DeletedAtSource}
+	}
+	return verdict{state: Returning, do: backward}
+}
+
+// merge judges two offsets.
+func (v view) merge() verdict {
+	if v.there.Offset == v.target {
+		return verdict{state: InStep, same: true}
+	}
+	if p, mine, sure := v.ours.target(v.target); mine && sure {
+		return v.follow(p, true)
+	}
+	if p, mine, sure := v.ours.source(v.source); mine && sure && v.carry {
+		return v.lead(p, true)
+	}
+	if p, mine, _ := v.ours.target(v.target); mine {
+		return v.follow(p, false)
+	}
+	if p, mine, _ := v.ours.source(v.source); mine && v.carry {
+		return v.lead(p, false)
+	}
+	return verdict{state: Diverged}
+}
+
+// follow judges a target that stands where we left it for p.
+func (v view) follow(p position, sure bool) verdict {
+	to := v.there.Offset
+	beyond := v.backMapped && v.back.Offset > v.source // the target's place lies behind what the source has read
+	switch {
+	case sure && v.source < p.up:
+		return verdict{state: Behind, do: forward}
+	case v.source == p.up && v.backMapped && v.back.Offset == v.source:
+		return verdict{state: InStep} // the same place by the map inverted: others' records lie between
+	case to > v.target, sure && v.there.Exact && beyond: // or records would be skipped
+		return verdict{state: Behind, do: forward}
+	default:
+		return verdict{state: InStep}
+	}
+}
+
+// lead judges a target that moved while the source stands where it was at p.
+func (v view) lead(p position, sure bool) verdict {
+	to := v.back.Offset
+	switch {
+	case !v.backMapped:
+		return verdict{state: Diverged}
+	case to == v.source:
+		return verdict{state: InStep, same: true} // it moved among what others wrote there
+	case to > v.source, sure && v.target < p.down:
+		return verdict{state: Returning, do: backward}
+	default:
+		return verdict{state: Diverged}
 	}
 }

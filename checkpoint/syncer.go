@@ -3,70 +3,78 @@ package checkpoint
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	"kmirror/internal/wire"
+	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
 
 const (
 	defaultInterval = 500 * time.Millisecond // between two looks at the source's offsets
 	leastPause      = 100 * time.Millisecond // after a look, however long it took
-	listEvery       = time.Second            // between two lists of the groups
-	sweepEvery      = 5 * time.Second        // everything is judged anew, changed or not
+	sweepEvery      = 5 * time.Second        // a group is judged anew, changed or not
 	checkpointEvery = time.Second            // per group and partition, at most
 )
 
-// Translator is where a Syncer looks offsets up. *Index is one.
-type Translator interface {
-	Ready() <-chan struct{}
-	Translate(flow, sourceTopic string, partition int32, offset int64) (Translation, bool)
-}
+// GroupsTopic remembers, on the target, what the flows that write no checkpoints
+// committed there. Its records are those of a checkpoints topic.
+const GroupsTopic = "__kmirror_groups"
 
-// TargetCluster is what a Syncer asks of the target. *kafka.Cluster is one.
-type TargetCluster interface {
+// SyncCluster is what a Syncer asks of either cluster. *kafka.Cluster is one.
+type SyncCluster interface {
 	GroupCluster
 	Appender
 	Reader
 	TopicMaker
 }
 
-// Syncer keeps the target's consumer groups of one flow where the source's
-// are: it looks at the source's offsets every half second, translates those
-// that changed, writes MirrorMaker 2's checkpoints and commits to the groups of
-// the target, by the rules of judge. What it committed is remembered in the
-// checkpoint records, so that a next life knows it for its own; with the flow's
-// checkpoints off, that is forgotten with the process, and a group that then
-// goes back on the source is only followed once it has been in step.
+// Syncer keeps the consumer groups of a flow at the same place on both sides: it
+// looks at the source's offsets about every half second, translates those that
+// changed, writes MirrorMaker 2's checkpoints and commits to the groups of the
+// target, by the rules of judge. Where groups are carried back too (the flow's
+// failback is on, or the opposite flow syncs groups), what moved on at the target
+// is committed to the source by the same rules, in the same loop: both directions
+// of a pair of topics rest on one memory of where both sides last stood at the
+// same place, so neither takes the other's commits for somebody's.
 //
-// A group that is deleted on the source stays as it is on the target.
+// What it is about to commit it first writes down, on the target: in the header
+// of the checkpoint records or, for a flow without checkpoints, in GroupsTopic. So
+// a next life knows it for its own.
+//
+// Of a pair of topics that the opposite flow mirrors under the same names (see
+// Routes.Shared) the Syncer of one of the two flows takes care.
+//
+// It looks at so many offsets a second at most; see looks.
 type Syncer struct {
-	flow   *topology.Flow
-	index  Translator
-	target TargetCluster
+	routes Routes
+	flow   *topology.Flow // routes.Forward.Flow
+	source SyncCluster
+	target SyncCluster
 	log    *slog.Logger
 
 	sourceGroups *groups                // owned by Run
 	targetGroups *groups                // owned by Run
-	topics       map[string]mirrored    // owned by Run
+	topics       map[string]mirrored    // owned by Run: by name on the source
 	recalled     map[recallKey]recalled // owned by Run: what earlier lives wrote
-	listed       time.Time              // owned by Run: when the groups were listed last
-	swept        time.Time              // owned by Run
-	listing      retry                  // owned by Run
-	checkpoints  *internalTopic         // owned by Run, but for what it counts
-	made         bool                   // owned by Run: the checkpoints topic is there and has been read
+	looks        looks                  // owned by Run
+	listing      lister                 // owned by Run
+	notes        *internalTopic         // owned by Run: where commits are written down
+	read         bool                   // owned by Run: notes has been read
+	returns      *internalTopic         // owned by Run: the checkpoints topic on the source, nil if none is written
+	returning    retry                  // owned by Run: writing it
+	deleting     map[string]bool        // owned by Run: groups deleted on the source, by policy to be deleted on the target
 
 	mu     sync.Mutex // guards the field below and all it leads to
 	groups map[string]*group
 }
 
-// mirrored says whether the flow mirrors a source topic, and as what.
+// mirrored says whether this Syncer takes care of a source topic, and what it
+// is called on the target.
 type mirrored struct {
-	selected bool
-	target   string
+	ours   bool
+	target string
 }
 
 type recallKey struct {
@@ -80,47 +88,124 @@ type recalled struct {
 	ours memory
 }
 
-// group is one group of the source that the flow selects.
+// group is one group that the flow selects, or that is carried back.
 type group struct {
-	active bool  // it has members on the target
-	err    error // the group as a whole could not be read or committed
-	dirty  bool  // to be judged whether its offsets changed or not
-	parts  map[topicPartition]*groupPartition
+	name         string
+	forth, carry bool // its offsets are committed to the target, carried back to the source
+	busy, active bool // it has members on the source, on the target
+	err          error
+	dirty        bool // to be judged whether its offsets changed or not
+	parts        map[kafka.TopicPartition]*groupPartition
+
+	seen    bool // it was on the source in this life
+	missing int  // lists in a row without it on the source
+
+	refused time.Time // when it last refused a commit because it has members
+
+	size    int   // offsets in the last answers, all topics
+	changed int64 // when something changed last, ns since 1970
+	swept   int64
+	ticket  uint64 // of its place in a queue; 0: it is gone
 }
 
-// groupPartition is one offset of a group on a mirrored topic.
+// groupPartition is one offset of a group on a pair of topics.
 type groupPartition struct {
-	targetTopic string
-	source      committed
-	translation Translation
-	mapped      bool
-	target      int64 // committed on the target, as last seen; -1: nothing
-	ours        memory
-	state       State
-	err         error
-	due         bool // to be judged
+	targetTopic        string
+	source, target     GroupOffset // as last seen; an offset of -1: nothing
+	there, back        Translation // of source, of target
+	mapped, backMapped bool
+	ours               memory
+	state              State
+	err                error
+	due                bool      // to be judged
+	failures           int       // in a row
+	retry              time.Time // not before
+
+	since, sourceSince, targetSince time.Time
 
 	checkpointed   position // what the last checkpoint said
 	checkpointedAt time.Time
+	returned       position // what the last checkpoint on the source said
+	returnedAt     time.Time
 }
 
-// NewSyncer makes a syncer; Run starts it.
-func NewSyncer(flow *topology.Flow, source GroupCluster, target TargetCluster, index Translator, log *slog.Logger) *Syncer {
-	return &Syncer{
-		flow: flow, index: index, target: target, log: log,
+// NewSyncer makes a syncer between the clusters of routes.Forward; Run starts it.
+func NewSyncer(routes Routes, source, target SyncCluster, log *slog.Logger) *Syncer {
+	s := &Syncer{
+		routes: routes, flow: routes.Forward.Flow, source: source, target: target, log: log,
 		sourceGroups: newGroups(source), targetGroups: newGroups(target),
-		listing: retry{log: log, what: "list groups"}, checkpoints: newInternalTopic(flow.CheckpointsTopic(), target, checkpointsConfigs(), log),
-		topics: map[string]mirrored{}, recalled: map[recallKey]recalled{}, groups: map[string]*group{},
+		topics: map[string]mirrored{}, recalled: map[recallKey]recalled{}, deleting: map[string]bool{}, groups: map[string]*group{},
+	}
+	s.listing.retry = retry{log: log, what: "list groups"}
+	s.returning = retry{log: log, what: "write checkpoints to the source"}
+	name, configs := GroupsTopic, compacted()
+	if s.flow.Checkpoints {
+		name, configs = s.flow.CheckpointsTopic(), checkpointsConfigs()
+	}
+	s.notes = newInternalTopic(name, target, configs, log)
+	if name := s.returnTopic(); name != "" {
+		s.returns = newInternalTopic(name, source, checkpointsConfigs(), log)
+	}
+	return s
+}
+
+// returnTopic is where MirrorMaker 2's checkpoints of groups that are carried
+// back stand, on the source; "" if none are written.
+func (s *Syncer) returnTopic() string {
+	switch o := s.routes.Opposite.Flow; {
+	case !s.carries():
+		return ""
+	case o != nil && o.Checkpoints:
+		return o.CheckpointsTopic()
+	case o == nil && s.flow.Checkpoints:
+		return s.flow.To + s.flow.InternalSeparator + "checkpoints" + s.flow.InternalSeparator + "internal"
+	default:
+		return ""
 	}
 }
 
-// Run syncs until ctx ends, and returns nil. It waits for the index first. What
-// fails is tried again.
+// carries reports whether any group is carried back.
+func (s *Syncer) carries() bool {
+	o := s.routes.Opposite.Flow
+	return s.flow.GroupSync.Failback || o != nil && o.GroupSync.Enabled
+}
+
+// wants says what is done about a group: it is committed to the target, carried
+// back to the source, or at least checkpointed.
+func (s *Syncer) wants(name string) (forth, carry, any bool) {
+	selected := s.flow.SelectsGroup(name)
+	o := s.routes.Opposite.Flow
+	forth = selected && s.flow.GroupSync.Enabled
+	carry = selected && s.flow.GroupSync.Failback || o != nil && o.GroupSync.Enabled && o.SelectsGroup(name)
+	return forth, carry, forth || carry || selected && s.flow.Checkpoints
+}
+
+// pair looks a topic of the source up.
+func (s *Syncer) pair(topic string) mirrored {
+	m, known := s.topics[topic]
+	if !known {
+		m.target, m.ours = s.routes.Pair(topic)
+		if o := s.routes.Opposite.Flow; m.ours && s.routes.Shared(topic) && (o.GroupSync.Enabled || o.Checkpoints) {
+			m.ours = s.flow.Name < o.Name
+		}
+		s.topics[topic] = m
+	}
+	return m
+}
+
+// Run syncs until ctx ends, and returns nil. It waits for the offset maps first.
+// What fails is tried again.
 func (s *Syncer) Run(ctx context.Context) error {
-	select {
-	case <-s.index.Ready():
-	case <-ctx.Done():
-		return nil
+	waits := []Translator{s.routes.Forward.Maps}
+	if o := s.routes.Opposite; o.Flow != nil && o.Flow.Naming == topology.Identity && s.flow.Naming == topology.Identity {
+		waits = append(waits, o.Maps)
+	}
+	for _, maps := range waits {
+		select {
+		case <-maps.Ready():
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	interval := s.flow.GroupSync.Interval
 	if interval <= 0 {
@@ -146,302 +231,39 @@ func (s *Syncer) Run(ctx context.Context) error {
 	}
 }
 
-// round looks at everything once.
+// round looks at the groups whose turn it is.
 func (s *Syncer) round(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
+	s.list(ctx)
 	now := time.Now()
-	sweep := now.Sub(s.swept) >= sweepEvery
-	if now.Sub(s.listed) >= listEvery {
-		s.listed = now
-		if err := s.list(ctx, sweep); ctx.Err() == nil {
-			s.listing.note(err) // what is known already is synced all the same
-		}
-	}
-	s.read(s.sourceGroups.fetch(ctx, s.names(func(*group) bool { return true })), sweep)
+	s.mu.Lock()
+	chosen := s.looks.choose(now)
+	s.mu.Unlock()
+	answers := s.sourceGroups.fetch(ctx, names(chosen))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if sweep {
-		s.swept = now
+	s.takeSource(chosen, answers, now)
+	compared := s.toCompare(chosen)
+	s.takeTarget(compared, s.targetGroups.fetch(ctx, names(compared)), now)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	if s.flow.GroupSync.Enabled {
-		s.compare(s.targetGroups.fetch(ctx, s.names((*group).due)))
-	}
-	due, err := s.write(ctx, time.Now())
-	if err == nil && len(due) > 0 {
-		s.settle(due, s.targetGroups.commit(ctx, offsetsOf(due)))
-	}
-	return err
-}
-
-// prepare makes the checkpoints topic and reads what earlier lives left there.
-func (s *Syncer) prepare(ctx context.Context) error {
-	if s.made || !s.flow.Checkpoints {
-		return nil
-	}
-	if err := s.checkpoints.ensure(ctx); err != nil {
-		return err
-	}
-	err := s.checkpoints.read(ctx, s.target, func(rec wire.Record) error {
-		c, err := DecodeCheckpoint(rec)
-		if err == nil {
-			s.recalled[recallKey{c.Group, c.Topic, c.Partition}] = recalled{said: position{c.Upstream, c.Downstream}, ours: recall(rec, c)}
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	s.made = true
-	return nil
-}
-
-// Skipped counts the records of the checkpoints topic that could not be read.
-func (s *Syncer) Skipped() int64 { return s.checkpoints.skipped.Load() }
-
-// names returns the groups for which want holds.
-func (s *Syncer) names(want func(*group) bool) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var names []string
-	for name, g := range s.groups {
-		if want(g) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-func (g *group) due() bool {
-	for _, p := range g.parts {
-		if p.due {
-			return true
-		}
-	}
-	return false
-}
-
-// list finds the groups of the source, and which have members on the target.
-func (s *Syncer) list(ctx context.Context, sweep bool) error {
-	there, complete, err := s.sourceGroups.list(ctx)
-	if err != nil {
-		err = fmt.Errorf("source: %w", err)
-	}
-	var here map[string]groupListing
-	var hereComplete bool
-	if s.flow.GroupSync.Enabled {
-		var hereErr error
-		if here, hereComplete, hereErr = s.targetGroups.list(ctx); hereErr != nil {
-			err = errors.Join(err, fmt.Errorf("target: %w", hereErr))
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, l := range there {
-		// Those that use the group protocol for something else have no offsets.
-		consumers := (l.protocol == "" || l.protocol == "consumer") && l.kind != "share"
-		if s.groups[name] == nil && consumers && s.flow.SelectsGroup(name) {
-			s.groups[name] = &group{parts: map[topicPartition]*groupPartition{}}
-		}
-	}
-	for name, g := range s.groups {
-		if _, exists := there[name]; !exists && complete {
-			delete(s.groups, name)
-			continue
-		}
-		l, exists := here[name]
-		switch active := l.members(); {
-		case !exists && !hereComplete: // not known
-		case l.state == "" && exists && !sweep: // an old broker does not say; a refusal tells, until the next sweep
-		case g.active != active:
-			g.active, g.dirty = active, true
-		}
-	}
-	return err
-}
-
-// read takes in what the source's groups have committed, and marks what has to
-// be judged: what changed, what the growing map may have moved, and everything
-// at a sweep.
-func (s *Syncer) read(answers map[string]offsets, sweep bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, answer := range answers {
-		g := s.groups[name]
-		if g.err = answer.err; g.err != nil {
-			continue
-		}
-		for at := range g.parts {
-			if _, still := answer.at[at]; !still {
-				delete(g.parts, at)
-			}
-		}
-		for at, c := range answer.at {
-			p := g.parts[at]
-			if p == nil {
-				m := s.mirrors(at.topic)
-				if !m.selected {
-					continue
-				}
-				p = &groupPartition{targetTopic: m.target, target: -1, due: true, state: Waiting}
-				if last, ok := s.recalled[recallKey{name, m.target, at.partition}]; ok {
-					p.ours, p.checkpointed, p.checkpointedAt = last.ours, last.said, time.Unix(0, 0)
-				}
-				g.parts[at] = p
-			}
-			changed := p.source != c
-			p.source = c
-			if changed || sweep || g.dirty || !p.mapped || !p.translation.Exact {
-				t, ok := s.index.Translate(s.flow.Name, at.topic, at.partition, c.offset)
-				changed = changed || t != p.translation || ok != p.mapped
-				p.translation, p.mapped = t, ok
-			}
-			p.due = p.due || changed || sweep || g.dirty || p.err != nil
-		}
-		g.dirty = false
-	}
-}
-
-func (s *Syncer) mirrors(topic string) mirrored {
-	m, known := s.topics[topic]
-	if !known {
-		m = mirrored{selected: s.flow.Selects(topic), target: s.flow.TargetTopic(topic)}
-		s.topics[topic] = m
-	}
-	return m
-}
-
-// compare takes in what the target's groups have committed.
-func (s *Syncer) compare(answers map[string]offsets) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, answer := range answers {
-		g := s.groups[name]
-		if answer.err != nil {
-			g.err = fmt.Errorf("on the target: %w", answer.err)
-			continue
-		}
-		for at, p := range g.parts {
-			p.target = -1
-			if c, ok := answer.at[topicPartition{p.targetTopic, at.partition}]; ok {
-				p.target = c.offset
-			}
-		}
-	}
-}
-
-// dueCommit is one offset about to be committed.
-type dueCommit struct {
-	group string
-	at    topicPartition // on the source
-	part  *groupPartition
-	to    position
-	here  committed // for the target
-}
-
-// write judges what is due and writes the checkpoints. It returns the commits
-// that come next; they have been announced in the checkpoints.
-func (s *Syncer) write(ctx context.Context, now time.Time) ([]dueCommit, error) {
-	records, written, commits := s.judgeAll(now)
-	if !s.flow.Checkpoints {
-		return commits, nil
-	}
-	err := appendAll(ctx, s.target, s.flow.CheckpointsTopic(), 0, records, func(int) {})
+	work := s.judgeAll(chosen, time.Now())
+	err := s.write(ctx, work)
 	if err == nil {
-		return commits, nil
+		s.settle(work.forward, s.targetGroups.commit(ctx, offsetsOf(work.forward)), time.Now())
+		s.settle(work.backward, s.sourceGroups.commit(ctx, offsetsOf(work.backward)), time.Now())
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.made = false // it may have been deleted
-	s.checkpoints.lost()
-	for _, p := range written {
-		p.checkpointedAt, p.due = time.Time{}, true
-	}
-	return nil, fmt.Errorf("write checkpoints: %w", err)
+	return errors.Join(err, s.removeDeleted(ctx))
 }
 
-func (s *Syncer) judgeAll(now time.Time) (records []wire.Record, written []*groupPartition, commits []dueCommit) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, g := range s.groups {
-		if g.err != nil {
-			continue
-		}
-		for at, p := range g.parts {
-			if !p.due {
-				continue
-			}
-			here := position{up: p.source.offset, down: p.translation.Offset}
-			state, commit := InStep, false
-			if s.flow.GroupSync.Enabled {
-				state, commit = judge(view{source: here.up, at: p.translation, mapped: p.mapped, target: p.target, active: g.active, ours: p.ours})
-				if p.mapped && p.target == here.down && !g.active {
-					p.ours.settle(here) // whoever put it there: it stands for this
-				}
-			} else if !p.mapped || p.translation.Shortfall > 0 {
-				state = Waiting
-			}
-			news := p.mapped && (commit || p.checkpointed != here || p.checkpointedAt.IsZero())
-			if news && now.Sub(p.checkpointedAt) < checkpointEvery {
-				p.state = state
-				continue // stays due
-			}
-			p.state, p.err, p.due = state, nil, false
-			if !news {
-				continue
-			}
-			if commit {
-				p.ours.intend(here, p.target)
-				commits = append(commits, dueCommit{group: name, at: at, part: p, to: here, here: committed{here.down, p.source.metadata}})
-			}
-			rec := EncodeCheckpoint(Checkpoint{Group: name, Topic: p.targetTopic, Partition: at.partition, Upstream: here.up, Downstream: here.down, Metadata: p.source.metadata})
-			rec.Timestamp = now.UnixMilli()
-			remember(&rec, p.ours)
-			records = append(records, rec)
-			written = append(written, p)
-			p.checkpointed, p.checkpointedAt = here, now
-		}
-	}
-	return records, written, commits
-}
-
-func offsetsOf(due []dueCommit) map[string]map[topicPartition]committed {
-	all := make(map[string]map[topicPartition]committed)
-	for _, d := range due {
-		if all[d.group] == nil {
-			all[d.group] = make(map[topicPartition]committed)
-		}
-		all[d.group][topicPartition{d.part.targetTopic, d.at.partition}] = d.here
+func names(groups []*group) []string {
+	all := make([]string, len(groups))
+	for i, g := range groups {
+		all[i] = g.name
 	}
 	return all
-}
-
-// settle takes in what became of the commits. What failed is tried again.
-func (s *Syncer) settle(due []dueCommit, outcomes map[string]outcome) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, d := range due {
-		result, p := outcomes[d.group], d.part
-		g := s.groups[d.group]
-		err := result.err
-		if failed, ok := result.failed[topicPartition{p.targetTopic, d.at.partition}]; ok {
-			err = failed
-		}
-		switch {
-		case errors.Is(err, errMembers):
-			g.active, p.ours.intends, p.state = true, false, ActiveAtTarget
-		case err != nil:
-			p.ours.intends = p.ours.intends && result.unsure
-			p.err, p.due = fmt.Errorf("on the target: %w", err), true
-		default:
-			p.ours.settle(d.to)
-			p.target = d.to.down
-			p.state = InStep
-			if p.translation.Shortfall > 0 {
-				p.state = Waiting
-			}
-		}
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -103,7 +104,7 @@ type story struct {
 	flow       *topology.Flow
 	mirrored   int64 // stretches of orders/0
 	syncer     *checkpoint.Syncer
-	target     checkpoint.TargetCluster // between the syncer and west
+	target     checkpoint.SyncCluster // between the syncer and west
 	stop       func()
 }
 
@@ -148,7 +149,7 @@ func (s *story) mirror(t *testing.T, n int64) {
 func (s *story) begin(t *testing.T) {
 	t.Helper()
 	index := checkpoint.NewIndex(s.west.ours, quiet())
-	s.syncer = checkpoint.NewSyncer(s.flow, s.east.ours, s.target, index, quiet())
+	s.syncer = checkpoint.NewSyncer(checkpoint.Routes{Forward: checkpoint.Route{Flow: s.flow, Maps: index}}, s.east.ours, s.target, quiet())
 	stopIndex, stopSyncer := start(t, index.Run), start(t, s.syncer.Run)
 	s.stop = func() {
 		stopSyncer()
@@ -184,9 +185,9 @@ func TestAGroupFollowsItsSource(t *testing.T) {
 		s.east.commit(t, "billing", "orders", 0, 23)
 		s.expect(t, "billing", checkpoint.InStep, 20+1) // 23 = 2 stretches and 3: 18 + 3
 		want := checkpoint.GroupStatus{Group: "billing", State: "in-step", Partitions: []checkpoint.GroupPartition{
-			{Topic: "orders", TargetTopic: "east.orders", State: "in-step", SourceOffset: 23, Translated: 21, TargetOffset: 21},
+			{Topic: "orders", TargetTopic: "east.orders", State: "in-step", SourceOffset: 23, Translated: 21, TargetOffset: 21, Back: 23, Exact: true, OursSource: 23, OursTarget: 21},
 		}}
-		if diff := cmp.Diff(want, s.status(t, "billing")); diff != "" {
+		if diff := cmp.Diff(want, s.status(t, "billing"), cmpopts.IgnoreTypes(time.Time{})); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 		s.east.commit(t, "billing", "orders", 0, 29) // behind the last record of a stretch, at the marker
@@ -273,12 +274,17 @@ func TestWhatOthersCommittedOnTheTarget(t *testing.T) {
 		s.expect(t, "billing", checkpoint.InStep, 18)
 		s.west.commit(t, "billing", "east.orders", 0, 36) // a failover: read on in west
 		time.Sleep(5 * time.Second)
-		s.expect(t, "billing", checkpoint.Ahead, 36)
+		s.expect(t, "billing", checkpoint.Diverged, 36)
 		s.east.commit(t, "billing", "orders", 0, 10) // back on the source: not our commit that stands there
-		s.expect(t, "billing", checkpoint.Ahead, 36)
-		s.east.commit(t, "billing", "orders", 0, 30)
-		s.expect(t, "billing", checkpoint.Ahead, 36)
-		s.east.commit(t, "billing", "orders", 0, 50) // overtaken
+		s.expect(t, "billing", checkpoint.Diverged, 36)
+		s.east.commit(t, "billing", "orders", 0, 50) // further than the target: somebody moved that all the same
+		s.expect(t, "billing", checkpoint.Diverged, 36)
+		if p := s.status(t, "billing").Partitions[0]; p.SourceOffset != 50 || p.Translated != 45 || p.TargetOffset != 36 || p.Back != 40 || p.OursTarget != 18 {
+			t.Errorf("shown as %+v", p)
+		}
+		s.east.commit(t, "billing", "orders", 0, 40) // the same place: ours again
+		s.expect(t, "billing", checkpoint.InStep, 36)
+		s.east.commit(t, "billing", "orders", 0, 50)
 		s.expect(t, "billing", checkpoint.InStep, 45)
 		s.west.commit(t, "billing", "east.orders", 0, 3) // reset by hand
 		time.Sleep(5 * time.Second)
@@ -306,7 +312,7 @@ func TestARestartRemembersWhatItCommitted(t *testing.T) {
 		s.east.commit(t, "reports", "orders", 0, 20)
 		s.begin(t)
 		s.expect(t, "billing", checkpoint.InStep, 18)
-		s.expect(t, "reports", checkpoint.Ahead, 72)
+		s.expect(t, "reports", checkpoint.Diverged, 72)
 		if n := len(s.checkpoints(t)) - before; n != 2 {
 			t.Errorf("%d checkpoints after the restart, want those of the two changes", n)
 		}
@@ -322,7 +328,7 @@ func TestACommitWithoutAnswer(t *testing.T) {
 				s.east.commit(t, "billing", "orders", 0, 20)
 				s.expect(t, "billing", checkpoint.InStep, 18)
 				s.stop()
-				s.target = &mute{TargetCluster: s.west.ours, carriedOut: carriedOut}
+				s.target = &mute{SyncCluster: s.west.ours, carriedOut: carriedOut}
 				s.begin(t)
 				s.east.commit(t, "billing", "orders", 0, 50)
 				time.Sleep(700 * time.Millisecond)
@@ -339,18 +345,18 @@ func TestACommitWithoutAnswer(t *testing.T) {
 
 // mute does not answer commits.
 type mute struct {
-	checkpoint.TargetCluster
+	checkpoint.SyncCluster
 	carriedOut bool
 }
 
 func (m *mute) RequestBroker(ctx context.Context, broker int32, req kmsg.Request) (kmsg.Response, error) {
 	if _, commit := req.(*kmsg.OffsetCommitRequest); commit {
 		if m.carriedOut {
-			_, _ = m.TargetCluster.RequestBroker(ctx, broker, req)
+			_, _ = m.SyncCluster.RequestBroker(ctx, broker, req)
 		}
 		return nil, errors.New("connection lost")
 	}
-	return m.TargetCluster.RequestBroker(ctx, broker, req)
+	return m.SyncCluster.RequestBroker(ctx, broker, req)
 }
 
 func TestTroubleOnTheWay(t *testing.T) {

@@ -86,8 +86,10 @@ func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error 
 		if indexes[f.target] == nil {
 			indexes[f.target] = checkpoint.NewIndex(f.target, e.log)
 		}
-		if cfg.GroupSync.Enabled || cfg.Checkpoints {
-			l.group[cfg.Name] = checkpoint.NewSyncer(cfg, f.source, f.target, indexes[f.target], f.log)
+	}
+	for _, f := range flows {
+		if s := syncer(f, flows, indexes); s != nil {
+			l.group[f.cfg().Name] = s
 		}
 	}
 	e.mu.Lock()
@@ -134,6 +136,23 @@ func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error 
 		return l.place(ctx)
 	})
 	return g.Wait()
+}
+
+// syncer makes what follows the groups of a flow; nil if nothing does: the flow
+// does not sync groups, writes no checkpoints, and nobody carries groups back
+// along it.
+func syncer(f *flow, flows []*flow, indexes map[*kafka.Cluster]*checkpoint.Index) *checkpoint.Syncer {
+	cfg := f.cfg()
+	routes := checkpoint.Routes{Forward: checkpoint.Route{Flow: cfg, Maps: indexes[f.target]}}
+	for _, other := range flows {
+		if o := other.cfg(); o.From == cfg.To && o.To == cfg.From {
+			routes.Opposite = checkpoint.Route{Flow: o, Maps: indexes[other.target]}
+		}
+	}
+	if o := routes.Opposite.Flow; !cfg.Checkpoints && !cfg.GroupSync.Enabled && !cfg.GroupSync.Failback && (o == nil || !o.GroupSync.Enabled) {
+		return nil
+	}
+	return checkpoint.NewSyncer(routes, f.source, f.target, f.log)
 }
 
 // after runs a part that needs the map topic, once it is there, again and again

@@ -1,0 +1,102 @@
+package checkpoint
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+)
+
+// groupListing is what a list says about a group. Its state is "" from brokers
+// before Kafka 2.6, its kind from those before 3.8.
+type groupListing struct{ protocol, kind, state string }
+
+// members says whether the group is known to have some.
+func (l groupListing) members() bool { return l.state != "" && l.state != "Empty" && l.state != "Dead" }
+
+// consumers says whether the group has offsets as consumers commit them: those
+// that use the group protocol for something else (Connect's workers) have none,
+// those of share groups (KIP-932) and streams groups are kept otherwise.
+func (l groupListing) consumers() bool {
+	return (l.protocol == "" || l.protocol == "consumer") && l.kind != "share" && l.kind != "streams"
+}
+
+// statesWithMembers are those of classic and of KIP-848's groups.
+func statesWithMembers() []string {
+	return []string{"PreparingRebalance", "CompletingRebalance", "Stable", "Assigning", "Reconciling"}
+}
+
+// list returns all groups of the cluster, or those in one of the states (a
+// broker before Kafka 2.6 lists all of them all the same). Brokers that do not
+// answer are passed over; complete says that there were none, so that what is
+// not listed does not exist.
+func (g *groups) list(ctx context.Context, states []string) (all map[string]groupListing, complete bool, err error) {
+	brokers, err := g.everyBroker(ctx)
+	if err != nil {
+		return nil, false, fmt.Errorf("list groups: %w", err)
+	}
+	var (
+		each  errgroup.Group
+		mu    sync.Mutex // guards what follows
+		fault error
+	)
+	all = make(map[string]groupListing)
+	each.SetLimit(fetchesAtOnce)
+	for _, broker := range brokers {
+		each.Go(func() error {
+			list, err := ask[*kmsg.ListGroupsResponse](ctx, func(ctx context.Context) (kmsg.Response, error) {
+				req := kmsg.NewPtrListGroupsRequest()
+				req.StatesFilter = states
+				return g.cluster.RequestBroker(ctx, broker, req)
+			})
+			if err == nil {
+				err = kerr.ErrorForCode(list.ErrorCode)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				fault = fmt.Errorf("list groups of broker %d: %w", broker, err)
+				return nil
+			}
+			for _, l := range list.Groups {
+				all[l.Group] = groupListing{protocol: l.ProtocolType, kind: l.GroupType, state: l.GroupState}
+			}
+			return nil
+		})
+	}
+	_ = each.Wait() // none returns one
+	if fault != nil {
+		g.mu.Lock()
+		g.brokersAt = time.Time{}
+		g.mu.Unlock()
+	}
+	return all, fault == nil, fault
+}
+
+// everyBroker returns the brokers of the cluster, asked for twice a minute.
+func (g *groups) everyBroker(ctx context.Context) ([]int32, error) {
+	g.mu.Lock()
+	brokers, fresh := g.brokers, time.Since(g.brokersAt) < brokersFor
+	g.mu.Unlock()
+	if fresh {
+		return brokers, nil
+	}
+	meta := kmsg.NewPtrMetadataRequest()
+	meta.Topics = []kmsg.MetadataRequestTopic{} // none: it is about the brokers
+	resp, err := ask[*kmsg.MetadataResponse](ctx, func(ctx context.Context) (kmsg.Response, error) { return g.cluster.Request(ctx, meta) })
+	if err != nil {
+		return nil, err
+	}
+	brokers = nil
+	for _, b := range resp.Brokers {
+		brokers = append(brokers, b.NodeID)
+	}
+	g.mu.Lock()
+	g.brokers, g.brokersAt = brokers, time.Now()
+	g.mu.Unlock()
+	return brokers, nil
+}
