@@ -96,21 +96,23 @@ func (w *world) committed(admin *kadm.Client, group, topic string) map[int32]int
 	return offsets
 }
 
+// place says which record a reader at an offset gets next, by its number.
+func place(records []*kgo.Record, offset int64) string {
+	for _, r := range records {
+		if r.Offset >= offset {
+			_, number, _ := identity(r)
+			return "before #" + strconv.Itoa(number)
+		}
+	}
+	return "at the end"
+}
+
 // inStep waits until the group stands in west where it stands in east: at the
 // same record, found by its number, which the daemon does not know of.
 func (d *daemon) inStep(w *world, group, topic, mirror string) {
 	w.t.Helper()
 	source, target := w.read("east", topic), w.read("west", mirror)
 	east, west := w.admin("east"), w.admin("west")
-	place := func(records []*kgo.Record, offset int64) string {
-		for _, r := range records {
-			if r.Offset >= offset {
-				_, number, _ := identity(r)
-				return "before #" + strconv.Itoa(number)
-			}
-		}
-		return "at the end"
-	}
 	eventually(w.t, 30*time.Second, "group "+group+" in step", func() error {
 		there := w.committed(west, group, mirror)
 		for partition, offset := range w.committed(east, group, topic) {
