@@ -19,7 +19,8 @@ import (
 // It is safe for concurrent use.
 type history struct {
 	topic string
-	size  int // bytes of a value, about
+	size  int    // bytes of a value, about
+	site  string // where several histories share a topic: which of them this is
 
 	mu    sync.Mutex // guards the fields below
 	fates map[int32][]fate
@@ -84,7 +85,7 @@ var started = sync.OnceValue(func() time.Time { return time.Now().Add(-time.Hour
 // the two numbers, so whatever changes on the way is seen.
 func (h *history) record(partition int32, number int) *kgo.Record {
 	seed := fnv.New64a()
-	fmt.Fprintf(seed, "%s/%d/%d", h.topic, partition, number)
+	fmt.Fprintf(seed, "%s/%d/%d%s", h.topic, partition, number, h.site)
 	dice := seed.Sum64()
 	roll := func(n uint64) uint64 { // SplitMix64
 		dice += 0x9e3779b97f4a7c15
@@ -100,6 +101,9 @@ func (h *history) record(partition int32, number int) *kgo.Record {
 		Headers: []kgo.RecordHeader{
 			{Key: "number", Value: binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, uint32(partition)), uint64(number))},
 		},
+	}
+	if h.site != "" {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: "site", Value: []byte(h.site)})
 	}
 	if roll(4) > 0 {
 		r.Key = fmt.Appendf(nil, "key-%d", roll(1000))

@@ -144,24 +144,24 @@ func (x *troubles) foreignStop() {
 	x.whole(h)
 }
 
-func (x *troubles) alter(cluster, topic string, configs ...string) {
-	x.t.Helper()
+func (w *world) alter(cluster, topic string, configs ...string) {
+	w.t.Helper()
 	var changes []kadm.AlterConfig
 	for _, config := range configs {
 		key, value, _ := strings.Cut(config, "=")
 		changes = append(changes, kadm.AlterConfig{Name: key, Value: &value})
 	}
-	if _, err := x.admin(cluster).AlterTopicConfigs(x.ctx(20*time.Second), changes, topic); err != nil {
-		x.t.Fatal(err)
+	if _, err := w.admin(cluster).AlterTopicConfigs(w.ctx(20*time.Second), changes, topic); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
 // config is one config of a topic.
-func (x *troubles) config(cluster, topic, key string) string {
-	x.t.Helper()
-	described, err := x.admin(cluster).DescribeTopicConfigs(x.ctx(20*time.Second), topic)
+func (w *world) config(cluster, topic, key string) string {
+	w.t.Helper()
+	described, err := w.admin(cluster).DescribeTopicConfigs(w.ctx(20*time.Second), topic)
 	if err != nil {
-		x.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	for _, resource := range described {
 		for _, c := range resource.Configs {
