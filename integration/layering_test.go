@@ -23,10 +23,10 @@ func edges() map[string][]string {
 	return map[string][]string{
 		"cmd/kmirror": {
 			"broker", "broker/coordinator", "broker/replica", "broker/storage", "checkpoint",
-			"internal/bench", "internal/console", "internal/kafka", "internal/verify", "internal/wire", "mirror", "topology", "topology/consul",
+			"internal/bench", "internal/console", "internal/kafka", "internal/mm2", "internal/verify", "internal/wire", "mirror", "topology", "topology/consul",
 		},
 		"internal/console":   {"checkpoint", "mirror", "topology"},
-		"mirror":             {"checkpoint", "internal/kafka", "internal/wire", "topology"},
+		"mirror":             {"checkpoint", "internal/kafka", "internal/mm2", "internal/wire", "topology"},
 		"checkpoint":         {"internal/kafka", "internal/wire", "topology"},
 		"internal/kafka":     {"internal/wire", "topology"},
 		"internal/verify":    {"checkpoint", "internal/kafka", "internal/wire", "topology"},
@@ -35,6 +35,7 @@ func edges() map[string][]string {
 		"broker/replica":     {"broker/storage", "internal/wire"},
 		"broker/storage":     {"internal/wire"},
 		"internal/bench":     {"internal/kafka", "internal/wire"}, // a load, a watch and a check that know no mirror, for `kmirror bench` and integration
+		"internal/mm2":       nil, // what MirrorMaker 2 leaves behind: pure
 		"internal/wire":      nil,
 		"topology":           nil,
 		"topology/consul":    nil,

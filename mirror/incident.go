@@ -46,6 +46,7 @@ const (
 	KindPositionDoubt          = "position-doubt"           // the target answered what does not fit
 	KindOutOfDisk              = "out-of-disk"              // the target cannot store
 	KindDoubled                = "doubled"                  // records stand twice in the target
+	KindTakeoverUnproven       = "takeover-unproven"        // where MirrorMaker 2 stopped cannot be proven
 )
 
 // Journal takes incidents. Record may be called from any goroutine and does not

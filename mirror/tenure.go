@@ -215,7 +215,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 func (f *flow) startOf(ctx context.Context, pair *topicPair, partition int32) (int64, error) {
 	at, topic := int64(atEarliest), pair.source.Name
 	switch start := f.cfg().StartFor(topic); start.Kind {
-	case topology.Earliest:
+	case topology.Earliest, topology.MirrorMaker2:
 	case topology.Latest:
 		if !f.discovery.grown(pair, partition) {
 			at = atLatest

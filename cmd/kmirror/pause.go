@@ -109,6 +109,7 @@ then says that it was you. The kinds:
   fence-lost        it can never be fenced, its id has expired: the same
   seam-mismatch     the target does not hold what the source holds: go on all the same
   seam-unverified   the source no longer has what would prove the position: go on
+  takeover-unproven where MirrorMaker 2 stopped cannot be proven: go on behind what it stored
 
 A policy in the configuration says the same for good.`,
 		Example: `  kmirror resume 'east->west'

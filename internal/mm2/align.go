@@ -79,10 +79,13 @@ func (r *Record) copies(source *Record) bool {
 	return r.Content == source.Content && (r.Stamped || source.Time < 0 || r.Time == source.Time)
 }
 
+// Copies says whether a target record may be a copy of a source record.
+func (r *Record) Copies(source Record) bool { return r.copies(&source) }
+
 // Tail is the end of both logs.
 type Tail struct {
-	Source []Record // ascending, to the end of the log, markers left out
-	Target []Record // the same; not empty
+	Source []Record // ascending, as far as it can have been copied; markers left out
+	Target []Record // ascending, to the end of the log; not empty
 	Stored int64    // the last offset that MirrorMaker 2 stored
 	// Anchor is the index in Source of the record that Target[0] is a copy of; -1
 	// when that is not known.
