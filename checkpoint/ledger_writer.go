@@ -27,7 +27,8 @@ type LedgerWriter struct {
 
 // ledgerLine is what waits for one partition of MapTopic.
 type ledgerLine struct {
-	wake chan struct{} // capacity 1: there is work
+	wake    chan struct{} // capacity 1: there is work
+	anchors atomic.Int64  // handed over
 
 	mu      sync.Mutex // guards the fields below
 	waiting []ledgerEntry
@@ -69,10 +70,15 @@ func (w *LedgerWriter) Write(anchors []Anchor, done func(error)) {
 			part := a
 			part.Steps = steps
 			byPartition[p] = append(byPartition[p], EncodeAnchor(part))
+			w.lines[p].anchors.Add(1)
 		}
 	}
 	w.write(byPartition, done)
 }
+
+// Anchors counts the records that Write divided its anchors into, for one partition
+// of MapTopic.
+func (w *LedgerWriter) Anchors(mapPartition int32) int64 { return w.lines[mapPartition].anchors.Load() }
 
 // Put is Write for other records that go to one partition of MapTopic: who owns
 // what, which topics belong together. Their order is kept.

@@ -40,14 +40,25 @@ type recorderLine struct {
 	mu    sync.Mutex // guards the fields below
 	parts map[Key]*recorded
 	held  int // runs in memory; exact after each flush
+	stats RecorderStats
+}
+
+// RecorderStats is what a Recorder has done and holds, over all partitions.
+type RecorderStats struct {
+	Runs    int   // in memory: what is not written yet, and the open blocks
+	Waiting int   // partitions of which something is not written yet
+	Written int64 // records
+	Filed   int64 // of these, full blocks: what the topic grows by
+	Deleted int64 // records that were deleted or written anew, to keep the topic small
 }
 
 // recorded is one mirrored partition. Its runs hold no more than what has not
 // been written and the open block.
 type recorded struct {
 	runs      *Runs
-	failed    error // set: nothing is taken any more
-	forgotten bool  // to be dropped when written
+	chores    []wire.Record // see Tidy
+	failed    error         // set: nothing is taken any more
+	forgotten bool          // to be dropped when written
 }
 
 // NewRecorder makes a recorder; Run starts it.
@@ -84,11 +95,56 @@ func (r *Recorder) Forget(k Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p := l.parts[k]; p != nil {
+		p.chores = nil
 		if p.forgotten = true; !p.runs.unsaved() {
 			l.held -= p.runs.Len()
 			delete(l.parts, k)
 		}
 	}
+}
+
+// Tidy has records written that Housekeep found, with the next flush. Should that
+// fail they are dropped: the next pass finds them again. It says whether it took
+// them: not of a partition that is not recorded, or whose last ones still wait.
+func (r *Recorder) Tidy(k Key, records []wire.Record) bool {
+	l := r.line(k)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.parts[k]
+	if p == nil || p.forgotten || len(p.chores) > 0 {
+		return false
+	}
+	p.chores = records
+	return true
+}
+
+// Stats adds up.
+func (r *Recorder) Stats() (all RecorderStats) {
+	for i := range r.lines {
+		one := r.lines[i].statsNow()
+		all.Runs += one.Runs
+		all.Waiting += one.Waiting
+		all.Written += one.Written
+		all.Filed += one.Filed
+		all.Deleted += one.Deleted
+	}
+	return all
+}
+
+// Filed counts the full blocks written to one partition of MapTopic.
+func (r *Recorder) Filed(mapPartition int32) int64 { return r.lines[mapPartition].statsNow().Filed }
+
+func (l *recorderLine) statsNow() RecorderStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.stats
+	for _, p := range l.parts {
+		now.Runs += p.runs.Len()
+		if p.runs.unsaved() {
+			now.Waiting++
+		}
+	}
+	return now
 }
 
 // Acked takes in a run that the target has acknowledged. It never blocks. An
@@ -189,6 +245,7 @@ type outgoing struct {
 	part   *recorded
 	from   int // for unsave
 	blocks []Block
+	chores []wire.Record // behind them
 }
 
 // flush writes what is not yet written to one partition of MapTopic.
@@ -212,12 +269,16 @@ func (r *Recorder) flush(ctx context.Context, partition int32) (written int, err
 			rec.Timestamp = now
 			records = append(records, rec)
 		}
+		for _, rec := range o.chores {
+			rec.Timestamp = now
+			records = append(records, rec)
+		}
 	}
 	if err := appendAll(ctx, r.target, MapTopic, partition, records, func(n int) { written += n }); err != nil {
 		l.giveBack(out, written)
 		return written, fmt.Errorf("write the offset map: %w", err)
 	}
-	l.giveBack(nil, 0)
+	l.giveBack(out, written)
 	return written, nil
 }
 
@@ -227,9 +288,10 @@ func (l *recorderLine) take() []outgoing {
 	defer l.mu.Unlock()
 	var out []outgoing
 	for k, p := range l.parts {
-		if p.runs.unsaved() {
+		if p.runs.unsaved() || len(p.chores) > 0 {
 			blocks := p.runs.Unsaved(k)
-			out = append(out, outgoing{key: k, part: p, from: p.runs.saved(), blocks: blocks})
+			out = append(out, outgoing{key: k, part: p, from: p.runs.saved(), blocks: blocks, chores: p.chores})
+			p.chores = nil
 		}
 	}
 	slices.SortFunc(out, func(a, b outgoing) int { return compareKeys(a.key, b.key) }) // an order that does not change
@@ -238,17 +300,25 @@ func (l *recorderLine) take() []outgoing {
 
 // giveBack ends a flush: of the outgoing partitions, the first written records
 // are in the topic. What is in and final is dropped from memory.
-func (l *recorderLine) giveBack(failed []outgoing, written int) {
+func (l *recorderLine) giveBack(out []outgoing, written int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, o := range failed {
-		if written -= len(o.blocks); written < 0 {
+	l.stats.Written += int64(written)
+	for _, o := range out {
+		for _, b := range o.blocks[:min(written, len(o.blocks))] {
+			if !b.Open {
+				l.stats.Filed++
+			}
+		}
+		if written < len(o.blocks) {
 			o.part.runs.unsave(o.from)
-			written = 0
 			if l.parts[o.key] == nil { // forgotten while the flush was under way
 				l.parts[o.key] = o.part
 			}
 		}
+		written = max(0, written-len(o.blocks))
+		l.stats.Deleted += int64(min(written, len(o.chores)))
+		written = max(0, written-len(o.chores))
 	}
 	l.held = 0
 	for k, p := range l.parts {

@@ -28,6 +28,7 @@ type flow struct {
 	origins        *origins // nil: the flow is in no circle
 	ledger         *checkpoint.LedgerWriter
 	recorder       *checkpoint.Recorder
+	keeper         *housekeeper
 	totals         *totals // outlives the life
 	survey         *survey // of what does not flow
 	counters       *counters
@@ -70,6 +71,7 @@ func (f *flow) arm(life string, living func(context.Context) (map[string]struct{
 	x.source = func() string { return f.discovery.current.Load().sourceID }
 	f.fence = x
 	f.ledger, f.recorder = checkpoint.NewLedgerWriter(x, f.log), checkpoint.NewRecorder(x, f.log)
+	f.keeper = newHousekeeper(f)
 	f.takeover = &takeover{
 		cfg: f.cfg, fence: x, source: f.source, target: f.target, load: f.loader.get, put: f.put, accepted: f.accepted,
 		start: f.startOf, doubled: func(n int64) { f.counters.doubled.Add(uint64(n)) }, journal: f.incidents, log: f.log,
@@ -103,6 +105,7 @@ func (f *flow) Run(ctx context.Context) {
 	if f.origins != nil {
 		spawn(f.origins.Run)
 	}
+	spawn(f.keeper.Run)
 	spawn(f.survey.Run)
 	spawn(func(ctx context.Context) { f.report("identity", f.fence.Run(ctx)) })
 	select {

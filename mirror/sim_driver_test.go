@@ -37,6 +37,9 @@ func (w *simWorld) play() {
 // step does one thing.
 func (w *simWorld) step(chaos bool) {
 	n := w.r.IntN(1000)
+	if w.house != nil && w.house.r.IntN(12) == 0 {
+		w.housekeep()
+	}
 	switch {
 	case n < 450:
 		at := w.ready()

@@ -37,6 +37,8 @@ type simLife struct {
 	ledger   *checkpoint.LedgerWriter
 	recorder *checkpoint.Recorder
 	takeover *takeover
+	keeper   *housekeeper
+	tidying  atomic.Bool // it is at it
 	loader   *loader
 	budget   *budget
 
@@ -87,6 +89,9 @@ func (w *simWorld) newLife(instance int) *simLife {
 		start: func(ctx context.Context, _ *topicPair, partition int32) (int64, error) {
 			return source.ListOffset(ctx, "s", partition, atEarliest)
 		},
+	}
+	if w.house != nil {
+		l.keep()
 	}
 	w.lives = append(w.lives, l)
 	go l.run()

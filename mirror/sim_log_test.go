@@ -141,6 +141,9 @@ func (l *simLog) truncate(to int64) {
 	}
 	l.hw = min(l.hw, l.end)
 	l.producers = map[int64]*simProducer{}
+	for id, below := range l.forgotten {
+		l.forgotten[id] = min(below, l.end)
+	}
 	for _, b := range l.history {
 		l.learn(b)
 	}

@@ -155,11 +155,15 @@ func (w *simWorld) judgeBooks(p int32) string {
 		return err.Error()
 	}
 	got := w.standings(p)
+	floor := proven(loaded.Ledger, loaded.Runs, w.target(p).start)
 	for _, s := range got {
 		if w.faults.ledgerLoss {
 			break // it has lost entries, so it cannot know
 		}
-		runs, err := loaded.Ledger.Runs(s.batch)
+		if w.house != nil && s.target < floor {
+			continue // nor what was deleted
+		}
+		runs, err := loaded.Ledger.RunsFrom(s.batch, floor)
 		if err != nil {
 			return fmt.Sprintf("the ledger does not know target offset %d: %v", s.target, err)
 		}

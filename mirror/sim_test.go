@@ -18,10 +18,11 @@ func TestSimulation(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("KMIRROR_SEED_FROM")); err == nil {
 		from = n
 	}
-	bad, steps := 0, 0
+	bad, steps, gone := 0, 0, int64(0)
 	for seed := from; seed < from+seeds; seed++ {
-		got := simulate(t, simOptions{seed: uint64(seed), tracing: os.Getenv("KMIRROR_TRACE") != ""})
+		got := simulate(t, simOptions{seed: uint64(seed), tracing: os.Getenv("KMIRROR_TRACE") != "", untidy: os.Getenv("KMIRROR_UNTIDY") != ""})
 		steps += got.steps
+		gone += got.gone
 		if got.fault == "" {
 			continue
 		}
@@ -33,5 +34,5 @@ func TestSimulation(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d steps", steps)
+	t.Logf("%d steps, %d records deleted by housekeeping", steps, gone)
 }

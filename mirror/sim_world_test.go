@@ -56,6 +56,7 @@ type simWorld struct {
 	faults simFaults
 	flow   *topology.Flow
 	log    *slog.Logger
+	house  *simTidy // housekeeping; nil: none
 
 	sources     []*simSource
 	logs        map[kafka.TopicPartition]*simLog
@@ -128,6 +129,7 @@ type simOptions struct {
 	faults  *simFaults // nil: by the seed
 	tracing bool
 	rough   bool
+	untidy  bool // no housekeeping
 }
 
 type simResult struct {
@@ -135,6 +137,7 @@ type simResult struct {
 	lines []string
 	hash  uint64
 	steps int
+	gone  int64 // records that housekeeping deleted
 }
 
 // simulate plays one seed.
@@ -152,7 +155,10 @@ func simulate(t *testing.T, o simOptions) (result simResult) {
 		if w.fault != "" {
 			w.fault = fmt.Sprintf("%+v: %s", w.faults, w.fault)
 		}
-		result = simResult{w.fault, w.lines, h.Sum64(), w.steps}
+		result = simResult{fault: w.fault, lines: w.lines, hash: h.Sum64(), steps: w.steps}
+		if w.house != nil {
+			result.gone = w.house.gone.Load()
+		}
 	})
 	return result
 }
@@ -198,6 +204,9 @@ func newSimWorld(t testing.TB, o simOptions) *simWorld {
 		w.addLog(kafka.TopicPartition{Topic: checkpoint.MapTopic, Partition: p})
 	}
 	w.owner = make([]*simTenure, partitions)
+	if !o.untidy {
+		w.house = newSimTidy(o.seed)
+	}
 	for i := range w.current {
 		w.current[i] = w.newLife(i)
 	}
