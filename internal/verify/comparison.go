@@ -94,8 +94,8 @@ func (c *comparison) pair(s, t int64) error {
 		c.sums.same(source, stamped)
 	} else {
 		d := changed(source, target, stamped, c.show)
-		c.sums.differing(source, target, stamped)
 		c.differ(d, 1)
+		c.sums.differing(source, target, stamped)
 	}
 	c.src.advance(s)
 	c.dst.advance(t)
@@ -136,8 +136,8 @@ func (c *comparison) extra(m, t int64) error {
 	if err != nil {
 		return err
 	}
-	c.sums.differing(nil, target, c.dst.pieces[0].stamped)
 	c.differ(d, 1)
+	c.sums.differing(nil, target, c.dst.pieces[0].stamped)
 	c.dst.advance(t)
 	return nil
 }
@@ -191,11 +191,11 @@ func (c *comparison) alone(ctx context.Context, s int64) error {
 			return nil
 		}
 	}
-	c.sums.differing(source, nil, false)
 	c.differ(Difference{
 		Kind: Missing, SourceOffset: s, TargetOffset: -1,
 		Detail: fmt.Sprintf("the record is not in the target: the map passes it over (it would stand before target offset %d)", c.p.place(s)),
 	}, 1)
+	c.sums.differing(source, nil, false)
 	c.src.advance(s)
 	return nil
 }
@@ -216,8 +216,8 @@ func (c *comparison) absent(s, t int64) error {
 	if c.dst.logEnd >= 0 && t >= c.dst.logEnd {
 		d.Detail = fmt.Sprintf("the record is not in the target: by the map it stands at this target offset, and the target ends at %d", c.dst.logEnd)
 	}
-	c.sums.differing(source, nil, false)
 	c.differ(d, 1)
+	c.sums.differing(source, nil, false)
 	c.src.advance(s)
 	return nil
 }
@@ -243,7 +243,6 @@ func (c *comparison) unmapped(t int64) {
 		}
 	}
 	if c.ours(b) {
-		c.sums.part()
 		c.differ(c.unexplained(b, t), n)
 	} else {
 		c.r.Tally.Strangers += n
@@ -298,7 +297,6 @@ func (c *comparison) unreadable() {
 				d.Detail = fmt.Sprintf("a corrupt batch in the target, offsets %d to %d: %v", u.first, u.last, u.err)
 			}
 			c.r.Tally.Corrupt++
-			c.sums.part()
 			c.differ(d, 1)
 		}
 	}
@@ -307,6 +305,7 @@ func (c *comparison) unreadable() {
 // differ counts n differences and keeps the first.
 func (c *comparison) differ(d Difference, n int64) {
 	c.r.Tally.Differences += n
+	c.sums.part(d.Kind)
 	if c.r.First == nil {
 		d.Topic, d.Partition, d.TargetTopic = c.p.Topic, c.p.Number, c.p.TargetTopic
 		c.r.First = &d

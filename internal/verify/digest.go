@@ -43,11 +43,12 @@ func newFolding(d Digest) *folding {
 }
 
 // part makes two sums of the one, because now the sides differ.
-func (f *folding) part() {
+func (f *folding) part(why Kind) {
 	if f.target == nil {
 		same := f.source
 		f.target = &same
 	}
+	_, _ = f.target.WriteString(string(why))
 }
 
 // both folds in what both sides hold.
@@ -73,9 +74,9 @@ func (f *folding) same(r *wire.Record, stamped bool) {
 	f.both(f.buf)
 }
 
-// differing folds in what stands at one place; nil: nothing does.
+// differing folds in what stands at one place; nil: nothing does. It is for
+// places where part has been.
 func (f *folding) differing(source, target *wire.Record, stamped bool) {
-	f.part()
 	if source != nil {
 		f.buf = appendRecord(f.buf[:0], source, stamped)
 		_, _ = f.source.Write(f.buf)

@@ -99,7 +99,6 @@ func (c *comparison) draw(ctx context.Context, next *checkpoint.Run) (bool, erro
 func (c *comparison) surplus(n int) {
 	for _, k := range c.pending[:n] {
 		if k.owned {
-			c.sums.part()
 			c.differ(c.unexplained(k.batch, k.offset), 1)
 		} else {
 			c.r.Tally.Strangers++

@@ -45,6 +45,7 @@ type reader struct {
 	topic     string
 	partition int32
 	committed bool // only what consumers of committed records see
+	compacts  bool // so that the end of the log may be a hole
 	loops     func(producerID int64, epoch int16) bool
 	next, end int64
 	bytes     int32
@@ -56,7 +57,7 @@ type reader struct {
 }
 
 const (
-	emptyBefore = 20 // fetches without anything below the end, before that is a fault
+	emptyBefore = 20 // fetches without anything below the end, before that is believed
 	emptyWait   = 100 * time.Millisecond
 	maxFetch    = 256 << 20 // bytes of one batch, for a broker that cuts what is larger than asked for
 )
@@ -112,8 +113,13 @@ func (r *reader) fetch(ctx context.Context) haul {
 		h.ended = true
 	case len(got.Records) >= int(r.bytes) && r.bytes < maxFetch/2:
 		r.bytes *= 2
-	default: // compaction took what stood before the end, or it is not told yet
-		if r.empty++; r.empty == emptyBefore {
+	default: // a quota; or compaction took what stood before the end
+		if r.empty++; r.empty < emptyBefore {
+			break
+		}
+		if h.next = r.end; r.compacts {
+			r.next = r.end
+		} else {
 			h.err = fmt.Errorf("read %s/%d at %d: the broker returns nothing there, though the log goes on to %d", r.topic, r.partition, r.next, readable)
 		}
 	}

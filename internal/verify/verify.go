@@ -127,9 +127,9 @@ func (j *Job) compare(ctx context.Context, o Options, i int, r Range, pace *pace
 	readers := errgroup.Group{}
 	defer func() { _ = readers.Wait() }() // a reader's error came through its channel
 	defer cancel()
-	read := func(log Log, topic string, from, to int64, committed bool) *cursor {
+	read := func(log Log, topic string, from, to int64, committed, compacts bool) *cursor {
 		rd := &reader{
-			log: log, topic: topic, partition: j.Number, next: from, end: to, committed: committed,
+			log: log, topic: topic, partition: j.Number, next: from, end: to, committed: committed, compacts: compacts,
 			bytes: o.FetchBytes, pace: pace, meter: meter, out: make(chan haul, 1),
 		}
 		if committed {
@@ -140,8 +140,8 @@ func (j *Job) compare(ctx context.Context, o Options, i int, r Range, pace *pace
 	}
 	c := newComparison(&j.Partition, r)
 	c.show, c.canonical = o.Show, o.Canonical
-	c.src = read(o.Source, j.Topic, c.r.Next, c.r.To, true)
-	c.dst = read(o.Target, j.TargetTopic, c.r.TargetNext, c.r.TargetTo, false)
+	c.src = read(o.Source, j.Topic, c.r.Next, c.r.To, true, j.SourceCompacts)
+	c.dst = read(o.Target, j.TargetTopic, c.r.TargetNext, c.r.TargetTo, false, j.TargetCompacts)
 
 	next, differences, saved := r.Next, r.Tally.Differences, time.Now()
 	note := func() {
