@@ -150,7 +150,7 @@ func TestConsumeInAGroup(t *testing.T) {
 	}
 	kmirror(t, "", "groups", "east", "-g", "nobody", "-c", path).want(t, exitNotFound, `no group "nobody"`)
 	kmirror(t, "", "groups", "west", "-c", path).want(t, exitOK, "no group has committed offsets")
-	kmirror(t, "", "groups", "east->west", "-c", path).want(t, exitOK, "billing", "none")
+	kmirror(t, "", "groups", "east->west", "-c", path).want(t, exitOK, "billing", "waiting")
 	kmirror(t, "", "translate", "east", "west", "billing", "-c", path).want(t, exitNotFound, "nothing was mirrored into west yet")
 }
 

@@ -3,147 +3,308 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
+	"strings"
 
 	"kmirror/checkpoint"
+	"kmirror/internal/console"
+	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
 
-// flowGroupRow is one offset of a group on both sides of a flow; -1 is unknown.
-type flowGroupRow struct {
-	Group        string `json:"group"`
-	Topic        string `json:"topic"`
-	Partition    int32  `json:"partition"`
-	SourceOffset int64  `json:"source_offset"`
-	SourceLag    int64  `json:"source_lag"`
-	TargetTopic  string `json:"target_topic"`
-	Translated   int64  `json:"translated"`
-	TargetOffset int64  `json:"target_offset"`
-	TargetLag    int64  `json:"target_lag"`
-	Shortfall    int64  `json:"shortfall"`
-	State        string `json:"state"`
+// groupFilter says which groups of a flow are meant: those that were named, or
+// match, or else all that the flow selects.
+type groupFilter struct {
+	names []string
+	match *regexp.Regexp
+}
+
+func (f groupFilter) wants(flow *topology.Flow, group string) bool {
+	switch {
+	case len(f.names) > 0:
+		return slices.Contains(f.names, group)
+	case f.match != nil:
+		return f.match.MatchString(group)
+	default:
+		return flow.SelectsGroup(group)
+	}
+}
+
+// routes are those of the flow from FROM to TO, and of the one the other way.
+func (b *bridge) routes(ctx context.Context) (checkpoint.Routes, error) {
+	r := checkpoint.Routes{Forward: checkpoint.Route{Flow: b.forward}, Opposite: checkpoint.Route{Flow: b.opposite}}
+	for _, route := range []*checkpoint.Route{&r.Forward, &r.Opposite} {
+		if route.Flow == nil {
+			continue
+		}
+		index, err := b.mapOf(ctx, route.Flow.To)
+		if err != nil {
+			return r, err
+		}
+		if index == nil { // nothing was mirrored yet: a map that holds nothing
+			index = checkpoint.NewIndex(nil, slog.New(slog.DiscardHandler))
+		}
+		route.Maps = index
+	}
+	return r, nil
+}
+
+// lookAtGroups judges groups of the flow from FROM to TO, as the daemon would, and
+// hands them over in lots.
+func (b *bridge) lookAtGroups(ctx context.Context, filter groupFilter, each func([]checkpoint.GroupStatus) error) error {
+	routes, err := b.routes(ctx)
+	if err != nil {
+		return err
+	}
+	source, _, err := b.remote(ctx, b.from)
+	if err != nil {
+		return err
+	}
+	target, metadata, err := b.remote(ctx, b.to)
+	if err != nil {
+		return err
+	}
+	syncer := checkpoint.NewSyncer(routes, source.Cluster, target.Cluster, slog.New(slog.DiscardHandler))
+	remembered := metadata.Topics[syncer.NotesTopic()] != nil
+	err = syncer.Look(ctx, remembered, func(group string) bool { return filter.wants(b.forward, group) }, each)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("look at the groups of %s: %w", b.forward.Name, err)
+	}
+	return err
+}
+
+// copies are the partitions of the topics that the flow mirrors, and of their
+// copies, as far as they have leaders.
+func (b *bridge) copies() (source, target map[string][]int32) {
+	source, target = map[string][]int32{}, map[string][]int32{}
+	add := func(to map[string][]int32, topic *kafka.Topic) {
+		for _, p := range topic.Partitions {
+			if p.Leader >= 0 && p.Err == nil {
+				to[topic.Name] = append(to[topic.Name], p.ID)
+			}
+		}
+	}
+	for name, topic := range b.metadata[b.from].Topics {
+		if !b.forward.Selects(name) || topic.Internal {
+			continue
+		}
+		add(source, topic)
+		if other := b.metadata[b.to].Topics[b.forward.TargetTopic(name)]; other != nil {
+			add(target, other)
+		}
+	}
+	return source, target
 }
 
 // flowGroups shows a flow's groups on both sides, read straight from the clusters.
-func (a *app) flowGroups(ctx context.Context, cfg *topology.Config, flow *topology.Flow, only string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	source, sourceMeta, err := a.connect(ctx, cfg.Cluster(flow.From))
+func (a *app) flowGroups(ctx context.Context, cfg *topology.Config, flow *topology.Flow, o groupsOptions) error {
+	b, err := a.bridge(ctx, cfg, flow.From, flow.To)
 	if err != nil {
 		return err
 	}
-	defer source.close()
-	target, targetMeta, err := a.connect(ctx, cfg.Cluster(flow.To))
-	if err != nil {
-		return err
-	}
-	defer target.close()
-	wanted := func(group string) bool {
-		if only != "" {
-			return group == only
-		}
-		return flow.SelectsGroup(group)
-	}
-	groups, err := a.readGroups(ctx, source, wanted)
-	if err != nil {
-		return err
-	}
-	there, err := a.readGroups(ctx, target, wanted)
-	if err != nil {
-		return err
-	}
-	var index *checkpoint.Index
-	if targetMeta.Topics[checkpoint.MapTopic] != nil {
-		if index, err = a.loadIndex(ctx, target); err != nil {
+	defer b.close()
+	for _, name := range []string{flow.From, flow.To} {
+		if _, _, err := b.remote(ctx, name); err != nil {
 			return err
 		}
 	}
-	var sourceTopics, targetTopics []string
-	for topic := range sourceMeta.Topics {
-		if flow.Selects(topic) {
-			sourceTopics = append(sourceTopics, topic)
-			if name := flow.TargetTopic(topic); targetMeta.Topics[name] != nil {
-				targetTopics = append(targetTopics, name)
-			}
-		}
-	}
-	_, sourceEnds, err := spans(ctx, source.Cluster, sourceMeta, sourceTopics)
+	q := console.GroupsQuery{Flow: flow.Name, Limit: o.limit, Brief: a.wantsJSON() && !o.details()}
+	all := console.NewCollect(q)
+	lags, err := newGroupLags(ctx, b)
 	if err != nil {
 		return err
 	}
-	_, targetEnds, err := spans(ctx, target.Cluster, targetMeta, targetTopics)
+	failed := o.failing()
+	var exceeded []string
+	err = b.lookAtGroups(ctx, o.groupFilter, func(lot []checkpoint.GroupStatus) error {
+		groups := make([]console.Group, 0, len(lot))
+		for _, g := range lot {
+			groups = append(groups, console.NewGroup(g))
+		}
+		if err := lags.fill(ctx, groups); err != nil {
+			return err
+		}
+		for _, g := range groups {
+			if why := failed(g); why != "" && len(exceeded) < 10 {
+				exceeded = append(exceeded, why)
+			}
+			all.Add(g)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	atTarget := map[string]*group{}
-	for _, g := range there {
-		atTarget[g.name] = g
+	answer := all.Answer()
+	if len(o.names) > 0 && answer.Total == 0 {
+		return withCode(exitNotFound, fmt.Errorf("group %s has committed nothing in the topics that %s mirrors, or is none that it selects", strings.Join(o.names, ", "), flow.Name))
 	}
-	way := &crossing{flow: flow, index: index}
-	var rows []flowGroupRow
-	for _, g := range groups {
-		for _, topic := range slices.Sorted(maps.Keys(g.offsets)) {
-			if !flow.Selects(topic) {
-				continue
-			}
-			for _, id := range slices.Sorted(maps.Keys(g.offsets[topic])) {
-				row := flowGroupRow{Group: g.name, Topic: topic, Partition: id, SourceOffset: g.offsets[topic][id], TargetTopic: flow.TargetTopic(topic), Translated: -1, TargetOffset: -1}
-				row.SourceLag = lag(row.SourceOffset, known(sourceEnds, topic, id))
-				members := 0
-				if other := atTarget[g.name]; other != nil {
-					members = other.members
-					row.TargetOffset = known(other.offsets, row.TargetTopic, id)
-				}
-				row.TargetLag = lag(row.TargetOffset, known(targetEnds, row.TargetTopic, id))
-				if index != nil {
-					if found := way.translate(topic, id, row.SourceOffset); found.known {
-						row.Translated, row.Shortfall = found.Offset, found.Shortfall
-					}
-				}
-				row.State = flowGroupState(row, members)
-				rows = append(rows, row)
+	if err := a.showFlowGroups(flow, answer, o.details()); err != nil {
+		return err
+	}
+	return a.checked(flow.Name, strings.Join(exceeded, "; "))
+}
+
+// groupLags knows how far groups are from the ends of both sides.
+type groupLags struct{ source, target *ages }
+
+func newGroupLags(ctx context.Context, b *bridge) (l groupLags, err error) {
+	source, target := b.copies()
+	if l.source, err = newAges(ctx, b.clusters[b.from].Cluster, source); err == nil {
+		l.target, err = newAges(ctx, b.clusters[b.to].Cluster, target)
+	}
+	return l, err
+}
+
+// fill fills in the lags of groups.
+func (l groupLags) fill(ctx context.Context, groups []console.Group) error {
+	sources, targets := map[kafka.TopicPartition]int64{}, map[kafka.TopicPartition]int64{}
+	lower := func(in map[kafka.TopicPartition]int64, at kafka.TopicPartition, offset int64) {
+		if before, ok := in[at]; offset >= 0 && (!ok || offset < before) {
+			in[at] = offset
+		}
+	}
+	each := func(do func(p *console.GroupPartition, source, target kafka.TopicPartition)) {
+		for i := range groups {
+			for j := range groups[i].Partitions {
+				p := &groups[i].Partitions[j]
+				do(p, kafka.TopicPartition{Topic: p.Topic, Partition: p.Partition}, kafka.TopicPartition{Topic: p.TargetTopic, Partition: p.Partition})
 			}
 		}
 	}
-	if only != "" && len(rows) == 0 {
-		return withCode(exitNotFound, fmt.Errorf("group %q has committed nothing in the topics that %s mirrors", only, flow.Name))
+	each(func(p *console.GroupPartition, source, target kafka.TopicPartition) {
+		lower(sources, source, p.SourceOffset)
+		lower(targets, target, p.TargetOffset)
+	})
+	if err := l.source.reach(ctx, sources); err != nil {
+		return err
 	}
-	return a.showFlowGroups(flow, rows)
+	if err := l.target.reach(ctx, targets); err != nil {
+		return err
+	}
+	each(func(p *console.GroupPartition, source, target kafka.TopicPartition) {
+		p.SourceLag, p.SourceLagSeconds = l.source.lag(source, p.SourceOffset), l.source.seconds(source, p.SourceOffset)
+		p.TargetLag, p.TargetLagSeconds = l.target.lag(target, p.TargetOffset), l.target.seconds(target, p.TargetOffset)
+	})
+	for i := range groups {
+		groups[i].Sum()
+	}
+	return nil
 }
 
-// flowGroupState puts a row in one word.
-func flowGroupState(r flowGroupRow, targetMembers int) string {
-	switch {
-	case targetMembers > 0:
-		return "active-at-target"
-	case r.Translated < 0:
-		return "none"
-	case r.TargetOffset > r.Translated:
-		return "ahead"
-	case r.TargetOffset < r.Translated:
-		return "behind"
-	case r.Shortfall > 0:
-		return "waiting"
-	default:
-		return "in-step"
-	}
-}
-
-func (a *app) showFlowGroups(flow *topology.Flow, rows []flowGroupRow) error {
+func (a *app) showFlowGroups(flow *topology.Flow, answer console.GroupsAnswer, details bool) error {
 	if a.wantsJSON() {
-		if rows == nil {
-			rows = []flowGroupRow{}
-		}
-		return a.writeJSON(rows)
+		return a.writeJSON(answer)
 	}
-	if len(rows) == 0 {
-		_, err := fmt.Fprintf(a.out, "no group has committed offsets in the topics that %s mirrors\n", flow.Name)
+	var out strings.Builder
+	if answer.Total == 0 {
+		fmt.Fprintf(&out, "no group has committed offsets in the topics that %s mirrors\n", clean(flow.Name))
+	}
+	show := showGroupRows
+	if details {
+		show = showGroupDetails
+	}
+	if err := show(&out, flow, answer.Groups); err != nil {
 		return err
 	}
-	t := newTable("GROUP", "TOPIC IN "+flow.From, ">PARTITION", ">OFFSET", ">LAG", "TOPIC IN "+flow.To, ">SAME PLACE", ">COMMITTED", ">LAG", "STATE")
-	for _, r := range rows {
-		t.row(r.Group, r.Topic, r.Partition, r.SourceOffset, offset(r.SourceLag), r.TargetTopic, offset(r.Translated), offset(r.TargetOffset), offset(r.TargetLag), r.State)
+	if answer.Total > 1 {
+		fmt.Fprintf(&out, "\n%s: %s\n", plural(answer.Total, "group"), stateWords(answer.States))
 	}
-	return t.write(a.out, "")
+	if more := answer.Total - len(answer.Groups); more > 0 {
+		fmt.Fprintf(&out, "the %d that are worst off are shown; --limit shows more, --match others\n", len(answer.Groups))
+	}
+	_, err := fmt.Fprint(a.out, out.String())
+	return err
+}
+
+// stateWords counts groups by state, the gravest last.
+func stateWords(states map[string]int) string {
+	names := slices.SortedFunc(maps.Keys(states), func(a, b string) int { return checkpoint.Gravity(a) - checkpoint.Gravity(b) })
+	words := make([]string, 0, len(names))
+	for _, name := range names {
+		words = append(words, fmt.Sprintf("%d %s", states[name], name))
+	}
+	return strings.Join(words, ", ")
+}
+
+func showGroupRows(out *strings.Builder, flow *topology.Flow, groups []console.Group) error {
+	if len(groups) == 0 {
+		return nil
+	}
+	t := newTable("GROUP", "STATE", ">PARTITIONS", ">LAG IN "+flow.From, ">TIME", ">LAG IN "+flow.To, ">TIME", ">TO MOVE", "")
+	for _, g := range groups {
+		t.row(g.Group, g.State, g.PartitionCount, offset(g.SourceLag), about(g.SourceLagSeconds), offset(g.TargetLag), about(g.TargetLagSeconds), g.Behind, groupNote(flow, &g))
+	}
+	return t.write(out, "")
+}
+
+// about writes an age that was reckoned.
+func about(age float64) string {
+	if age <= 0 {
+		return seconds(age)
+	}
+	return "~" + seconds(age)
+}
+
+// groupNote says what the figures do not.
+func groupNote(flow *topology.Flow, g *console.Group) string {
+	var notes []string
+	if worst := g.Worst(); worst != nil && worst.State == g.State {
+		if note := partitionNote(flow, worst); note != "" && (worst.State == string(checkpoint.Diverged) || worst.State == string(checkpoint.ActiveAtTarget)) {
+			notes = append(notes, fmt.Sprintf("%s/%d: %s", worst.Topic, worst.Partition, note))
+		}
+	}
+	if g.Shortfall > 0 {
+		notes = append(notes, fmt.Sprintf("%d not mirrored yet", g.Shortfall))
+	}
+	if g.Approximate > 0 {
+		notes = append(notes, plural(g.Approximate, "partition")+" approximate")
+	}
+	if g.Error != "" {
+		notes = append(notes, g.Error)
+	}
+	return strings.Join(notes, "; ")
+}
+
+// partitionNote says where the two sides stand if not at one place.
+func partitionNote(flow *topology.Flow, p *console.GroupPartition) string {
+	switch {
+	case p.Error != "":
+		return p.Error
+	case p.State == string(checkpoint.Diverged), p.State == string(checkpoint.ActiveAtTarget) && p.TargetOffset >= 0 && p.TargetOffset != p.Translated:
+		return fmt.Sprintf("at %d in %s, which is %s in %s; at %s in %s", p.SourceOffset, flow.From, offset(p.Translated), flow.To, offset(p.TargetOffset), flow.To)
+	case p.Shortfall > 0:
+		return fmt.Sprintf("%d not mirrored yet", p.Shortfall)
+	case p.Approximate && p.Slack > 0:
+		return "approximate: at most " + plural(int(p.Slack), "record") + " again"
+	case p.Approximate:
+		return "approximate: nothing is skipped"
+	default:
+		return ""
+	}
+}
+
+func showGroupDetails(out *strings.Builder, flow *topology.Flow, groups []console.Group) error {
+	t := newTable("GROUP", "TOPIC IN "+flow.From, ">PARTITION", ">OFFSET", ">LAG", ">TIME", "TOPIC IN "+flow.To, ">SAME PLACE", ">COMMITTED", ">LAG", ">TIME", "STATE", "")
+	for i := range groups {
+		g := &groups[i]
+		if len(g.Partitions) == 0 {
+			t.row(g.Group, "-", "-", "-", "-", "-", "-", "-", "-", "-", "-", g.State, g.Error)
+		}
+		for j := range g.Partitions {
+			p := &g.Partitions[j]
+			place := offset(p.Translated)
+			if p.Approximate {
+				place = "~" + place
+			}
+			t.row(g.Group, p.Topic, p.Partition, offset(p.SourceOffset), offset(p.SourceLag), about(p.SourceLagSeconds), p.TargetTopic, place, offset(p.TargetOffset), offset(p.TargetLag), about(p.TargetLagSeconds), p.State, partitionNote(flow, p))
+		}
+	}
+	if len(t.rows) == 0 {
+		return nil
+	}
+	return t.write(out, "")
 }

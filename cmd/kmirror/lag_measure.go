@@ -14,42 +14,33 @@ import (
 
 // measure is a flow as its two clusters show it, without a daemon.
 type measure struct {
-	app            *app
+	*bridge
+
 	flow           *topology.Flow
 	source, target *remote         // source is nil when it does not answer
 	sourceMeta     *kafka.Metadata // the same
 	targetMeta     *kafka.Metadata
 	sourceFault    error             // why
 	index          *checkpoint.Index // nil: nothing was ever mirrored into the target
-	stop           context.CancelFunc
 }
 
 // openMeasure connects to both clusters of a flow and reads the offset map. A
 // source that does not answer is a sourceFault, no error.
-func (a *app) openMeasure(ctx context.Context, cfg *topology.Config, flow *topology.Flow) (m *measure, err error) {
-	ctx, stop := context.WithCancel(ctx)
-	m = &measure{app: a, flow: flow, stop: stop}
-	if m.target, m.targetMeta, err = a.connect(ctx, cfg.Cluster(flow.To)); err != nil {
-		stop()
+func (a *app) openMeasure(ctx context.Context, cfg *topology.Config, flow *topology.Flow) (*measure, error) {
+	b, err := a.bridge(ctx, cfg, flow.From, flow.To)
+	if err != nil {
 		return nil, err
 	}
-	if m.targetMeta.Topics[checkpoint.MapTopic] != nil {
-		if m.index, err = a.loadIndex(ctx, m.target); err != nil {
-			m.close()
-			return nil, err
-		}
+	m := &measure{bridge: b, flow: flow}
+	if m.target, m.targetMeta, err = b.remote(ctx, flow.To); err == nil {
+		m.index, err = b.mapOf(ctx, flow.To)
 	}
-	m.source, m.sourceMeta, m.sourceFault = a.connect(ctx, cfg.Cluster(flow.From))
+	if err != nil {
+		b.close()
+		return nil, err
+	}
+	m.source, m.sourceMeta, m.sourceFault = b.remote(ctx, flow.From)
 	return m, ctx.Err()
-}
-
-func (m *measure) close() {
-	m.stop()
-	for _, cluster := range []*remote{m.source, m.target} {
-		if cluster != nil {
-			cluster.close()
-		}
-	}
 }
 
 // topics are the source's topics that the flow mirrors.

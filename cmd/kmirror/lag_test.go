@@ -128,3 +128,25 @@ func TestLagFromTheClusters(t *testing.T) {
 	kmirror(t, "", "rpo", "--timeout", "2s", "--fail-above", "1h", "-c", path).want(t, exitCheck)
 	kmirror(t, "", "lag", "--timeout", "2s", "-c", path).want(t, exitUnreachable, "cluster east does not answer")
 }
+
+func TestAgeBetween(t *testing.T) {
+	for name, c := range map[string]struct {
+		steps       []int64
+		end, offset int64
+		want        float64
+	}{
+		"younger than a second":      {[]int64{90}, 100, 95, 0.5},
+		"at a step":                  {[]int64{90}, 100, 90, 1},
+		"between two steps":          {[]int64{90, 80}, 100, 85, 1.5},
+		"nothing came for a while":   {[]int64{100, 100, 80}, 100, 90, 3},
+		"older than all steps asked": {[]int64{90}, 100, 10, -1},
+		"nothing asked":              {nil, 100, 10, -1},
+	} {
+		if got := ageBetween(c.steps, c.end, c.offset); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+	if got := ageBetween(make([]int64, 0), 0, 0); got != -1 {
+		t.Errorf("an empty partition: %v", got)
+	}
+}

@@ -6,63 +6,141 @@ import (
 	"log/slog"
 
 	"kmirror/checkpoint"
+	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
 
-// crossing translates offsets along one flow, forward or against it.
-type crossing struct {
-	flow    *topology.Flow
-	inverse bool // from the flow's target to its source
-	index   *checkpoint.Index
+// bridge is two clusters and the flows between them. It connects to a cluster, and
+// reads its offset map, when that is needed for the first time.
+type bridge struct {
+	app               *app
+	cfg               *topology.Config
+	from, to          string
+	forward, opposite *topology.Flow // from -> to and to -> from; nil: there is none
+
+	ctx      context.Context //nolint:containedctx // of the maps, which live as long as the bridge
+	stop     context.CancelFunc
+	clusters map[string]*remote
+	metadata map[string]*kafka.Metadata
+	maps     map[string]*checkpoint.Index // by target; nil: nothing was ever mirrored into it
 }
 
-// crossed is where an offset stands on the other side.
-type crossed struct {
-	topic string
-	// known is false when nothing of the partition is mirrored yet, or the topic is no part of the flow.
-	known bool
-	checkpoint.Translation
-}
-
-// takes tells whether a topic of the side we come from belongs to this crossing, and its name on the other side.
-func (c *crossing) takes(topic string) (other string, ok bool) {
-	if !c.inverse {
-		return c.flow.TargetTopic(topic), c.flow.Selects(topic)
+func (a *app) openBridge(ctx context.Context, from, to string) (*bridge, error) {
+	cfg, err := a.load()
+	if err != nil {
+		return nil, err
 	}
-	source, ok := c.flow.SourceTopic(topic)
-	return source, ok && c.flow.Selects(source)
-}
-
-func (c *crossing) translate(topic string, partition int32, offset int64) crossed {
-	other, ok := c.takes(topic)
-	if !ok {
-		return crossed{}
-	}
-	out := crossed{topic: other}
-	if c.inverse {
-		out.Translation, out.known = c.index.Invert(c.flow.Name, other, partition, offset)
-	} else {
-		out.Translation, out.known = c.index.Translate(c.flow.Name, topic, partition, offset)
-	}
-	return out
-}
-
-// crossings are the ways from one cluster to another: along the flow between
-// them, and against the flow the other way round.
-func crossings(cfg *topology.Config, from, to string) ([]*crossing, error) {
-	var ways []*crossing
-	for _, f := range cfg.Flows {
-		switch {
-		case f.From == from && f.To == to:
-			ways = append(ways, &crossing{flow: f})
-		case f.From == to && f.To == from:
-			ways = append(ways, &crossing{flow: f, inverse: true})
+	for _, name := range []string{from, to} {
+		if _, err := findCluster(cfg, name); err != nil {
+			return nil, err
 		}
 	}
-	if len(ways) == 0 {
+	return a.bridge(ctx, cfg, from, to)
+}
+
+func (a *app) bridge(ctx context.Context, cfg *topology.Config, from, to string) (*bridge, error) {
+	b := &bridge{
+		app: a, cfg: cfg, from: from, to: to, forward: cfg.Flow(from + "->" + to), opposite: cfg.Flow(to + "->" + from),
+		clusters: map[string]*remote{}, metadata: map[string]*kafka.Metadata{}, maps: map[string]*checkpoint.Index{},
+	}
+	if b.forward == nil && b.opposite == nil {
 		return nil, withCode(exitNotFound, fmt.Errorf("no flow between %s and %s in %s: there are %v", from, to, cfg.Path, flowNames(cfg)))
 	}
-	return ways, nil
+	b.ctx, b.stop = context.WithCancel(ctx)
+	return b, nil
+}
+
+func (b *bridge) close() {
+	b.stop()
+	for _, cluster := range b.clusters {
+		cluster.close()
+	}
+}
+
+// remote connects to one of the two clusters, once.
+func (b *bridge) remote(ctx context.Context, name string) (*remote, *kafka.Metadata, error) {
+	if cluster := b.clusters[name]; cluster != nil {
+		return cluster, b.metadata[name], nil
+	}
+	cluster, metadata, err := b.app.connect(ctx, b.cfg.Cluster(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	b.clusters[name], b.metadata[name] = cluster, metadata
+	return cluster, metadata, nil
+}
+
+// mapOf is the offset map of a target, nil if nothing was ever mirrored into it.
+func (b *bridge) mapOf(ctx context.Context, target string) (*checkpoint.Index, error) {
+	if index, read := b.maps[target]; read {
+		return index, nil
+	}
+	cluster, metadata, err := b.remote(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	var index *checkpoint.Index
+	if metadata.Topics[checkpoint.MapTopic] != nil {
+		if index, err = b.app.loadIndex(b.ctx, cluster); err != nil { //nolint:contextcheck // it follows the map for as long as the bridge stands
+			return nil, err
+		}
+	}
+	b.maps[target] = index
+	return index, nil
+}
+
+// route is a flow with its offset map; without a flow, an empty route.
+func (b *bridge) route(ctx context.Context, flow *topology.Flow) (checkpoint.Route, error) {
+	if flow == nil {
+		return checkpoint.Route{}, nil
+	}
+	index, err := b.mapOf(ctx, flow.To)
+	if err == nil && index == nil {
+		err = mapMissing(flow.To)
+	}
+	return checkpoint.Route{Flow: flow, Maps: index}, err
+}
+
+// way is how one topic of FROM gets to TO: along the flow, or against it. The
+// maps that are not needed for that are not read.
+type way struct {
+	routes  checkpoint.Routes
+	source  string // the topic, as the source of the routes' forward flow calls it
+	against bool   // we come from the target of that flow
+	other   string // what the topic is called in TO
+}
+
+// way finds it; it is not ok for a topic that neither flow mirrors.
+func (b *bridge) way(ctx context.Context, topic string) (w way, ok bool, err error) {
+	along := checkpoint.Routes{Forward: checkpoint.Route{Flow: b.forward}, Opposite: checkpoint.Route{Flow: b.opposite}}
+	against := checkpoint.Routes{Forward: along.Opposite, Opposite: along.Forward}
+	if b.forward != nil {
+		if w.other, ok = along.Pair(topic); ok {
+			w.routes, w.source = along, topic
+		}
+	}
+	if !ok && b.opposite != nil {
+		if w.source, ok = against.Source(topic); ok {
+			w.routes, w.other, w.against = against, w.source, true
+		}
+	}
+	if !ok {
+		return w, false, nil
+	}
+	shared := w.routes.Shared(w.source)
+	if w.routes.Forward, err = b.route(ctx, w.routes.Forward.Flow); err == nil && shared {
+		w.routes.Opposite, err = b.route(ctx, w.routes.Opposite.Flow)
+	}
+	return w, true, err
+}
+
+// translate is where an offset of the topic is in TO. It is not ok when nothing
+// of the partition is mirrored.
+func (w way) translate(partition int32, offset int64) (checkpoint.Translation, bool) {
+	if w.against {
+		return w.routes.ToSource(w.source, partition, offset)
+	}
+	return w.routes.ToTarget(w.source, partition, offset)
 }
 
 // loadIndex reads the offset map of a target cluster. The index lives until ctx ends.

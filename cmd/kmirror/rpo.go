@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"kmirror/checkpoint"
 	"kmirror/internal/console"
 	"kmirror/mirror"
 	"kmirror/topology"
@@ -116,7 +118,21 @@ func (a *app) flowRPO(ctx context.Context, cfg *topology.Config, flow *topology.
 	if err != nil {
 		return mirror.RPO{}, err
 	}
-	return mirror.RPO{FlowLag: lag, SourceReachable: true, Groups: []mirror.GroupBeyond{}}, nil
+	out := mirror.RPO{FlowLag: lag, SourceReachable: true}
+	beyond := []checkpoint.GroupStatus{}
+	err = m.lookAtGroups(ctx, groupFilter{}, func(lot []checkpoint.GroupStatus) error {
+		for _, g := range lot {
+			if slices.ContainsFunc(g.Partitions, func(p checkpoint.GroupPartition) bool { return p.Shortfall > 0 }) {
+				beyond = append(beyond, g)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return out, err
+	}
+	out.Beyond(beyond)
+	return out, nil
 }
 
 func showRPO(out *strings.Builder, r mirror.RPO, o lagOptions, now time.Time) error {

@@ -5,131 +5,302 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
+	"kmirror/topology"
 )
 
 // translatedRow is one offset and its counterpart.
 type translatedRow struct {
-	From          string `json:"from"`
-	Topic         string `json:"topic"`
-	Partition     int32  `json:"partition"`
-	Offset        int64  `json:"offset"`
-	To            string `json:"to"`
-	ToTopic       string `json:"to_topic"`
-	ToOffset      int64  `json:"to_offset"` // -1: nothing of this partition is mirrored
-	Exact         bool   `json:"exact"`
-	Shortfall     int64  `json:"shortfall"`
-	BeforeMirror  bool   `json:"before_mirror,omitempty"`
-	NotPartOfFlow bool   `json:"not_part_of_flow,omitempty"`
+	Group         string     `json:"group,omitempty"`
+	Timestamp     *time.Time `json:"timestamp,omitempty"` // Offset is the first record at or after it
+	From          string     `json:"from"`
+	Topic         string     `json:"topic"`
+	Partition     int32      `json:"partition"`
+	Offset        int64      `json:"offset"`
+	To            string     `json:"to"`
+	ToTopic       string     `json:"to_topic"`
+	ToOffset      int64      `json:"to_offset"` // -1: nothing of this partition is mirrored
+	Exact         bool       `json:"exact"`
+	Slack         int64      `json:"slack,omitempty"` // offsets that may be read again, at most; -1: nobody knows how many
+	Shortfall     int64      `json:"shortfall"`
+	BeforeMirror  bool       `json:"before_mirror,omitempty"`
+	NotPartOfFlow bool       `json:"not_part_of_flow,omitempty"`
+	Against       bool       `json:"against_flow,omitempty"` // along the map of the flow from TO: what lies beyond it was written in FROM
 }
 
 type translateOptions struct {
 	topic     string
-	partition int32
-	offset    int64
+	partition int32 // -1: all
+	offsets   []int64
+	timestamp string
 }
 
 func (a *app) translateCommand() *cobra.Command {
-	o := translateOptions{}
+	var o translateOptions
 	command := &cobra.Command{
-		Use:   "translate FROM TO [GROUP]",
-		Short: "Say where an offset, or a group, stands in the other cluster",
-		Long: `Translates the committed offsets of a group, or one given offset, from one cluster
-to another, along the flow between them or against it. It reads the offset map
-straight from the cluster that the flow writes to, so it needs neither the daemon
-nor, for a given offset, the other cluster.
+		Use:   "translate FROM TO [GROUP...]",
+		Short: "Say where an offset, a time or a group stands in the other cluster",
+		Long: `Translates the committed offsets of groups, given offsets, or a time, from one
+cluster to another, along the flow between them or against it. It reads the offset
+map straight from the cluster that the flow writes to, so it needs neither the
+daemon nor, for a given offset, the other cluster.
 
 The answer is exact: the very next record. An offset beyond what is mirrored stands
-at the mirrored end, and the shortfall says how many records are missing there.`,
+at the mirrored end, and the shortfall says how many records are missing there. An
+answer that is marked approximate lies where the map is thinned out, or comes from
+MirrorMaker 2: nothing is skipped, and at most so many offsets are read again.
+
+With --timestamp it is the first record at or after that time in FROM. Where two
+sites write one topic (identity naming both ways), the records have another order
+on the other side: then it is the place from which on nothing unread is missed.`,
 		Example: `  kmirror translate east west billing
   kmirror translate west east billing                     # the way back
-  kmirror translate east west --topic orders --partition 0 --offset 1234`,
+  kmirror translate east west --topic orders --partition 0 --offset 1234
+  kmirror translate east west --topic orders --timestamp 2026-01-31T12:00:00Z
+  kmirror translate east west --timestamp -5m             # all topics`,
 		GroupID:           "clusters",
-		Args:              cobra.RangeArgs(2, 3),
+		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeClusters(2),
 		RunE: func(command *cobra.Command, args []string) error {
 			flags := command.Flags()
-			single := flags.Changed("topic") || flags.Changed("partition") || flags.Changed("offset")
-			switch {
-			case len(args) == 3 && single:
-				return withCode(exitUsage, errors.New("either a GROUP, or --topic, --partition and --offset"))
-			case len(args) == 3:
-				return a.translateGroup(command.Context(), args[0], args[1], args[2])
-			case o.topic == "" || !flags.Changed("offset"):
-				return withCode(exitUsage, errors.New("what to translate? Name a GROUP, or give --topic, --partition and --offset"))
-			case o.offset < 0 || o.partition < 0:
-				return withCode(exitUsage, errors.New("--partition and --offset are 0 or more"))
-			default:
-				return a.translateOffset(command.Context(), args[0], args[1], o)
+			if !flags.Changed("partition") {
+				o.partition = -1
+			} else if o.partition < 0 {
+				return withCode(exitUsage, errors.New("--partition is 0 or more"))
 			}
+			if i := slices.IndexFunc(o.offsets, func(n int64) bool { return n < 0 }); i >= 0 {
+				return withCode(exitUsage, errors.New("--offset is 0 or more"))
+			}
+			return a.translate(command.Context(), args[0], args[1], args[2:], o)
 		},
 	}
 	flags := command.Flags()
 	flags.StringVar(&o.topic, "topic", "", "the `TOPIC`, as it is called in FROM")
-	flags.Int32VarP(&o.partition, "partition", "p", 0, "the `PARTITION`")
-	flags.Int64Var(&o.offset, "offset", 0, "the `OFFSET` in FROM")
+	flags.Int32VarP(&o.partition, "partition", "p", -1, "the `PARTITION` (default: 0 for an offset, all for a time)")
+	flags.Int64SliceVar(&o.offsets, "offset", nil, "the `OFFSET` in FROM; several with commas")
+	flags.StringVar(&o.timestamp, "timestamp", "", "`WHEN`: 2026-01-31T12:00:00Z, or -5m for five minutes ago")
 	return command
 }
 
-func (a *app) translateOffset(ctx context.Context, from, to string, o translateOptions) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (a *app) translate(ctx context.Context, from, to string, groups []string, o translateOptions) error {
+	var at time.Time
+	ways := 0
+	for _, given := range []bool{len(groups) > 0, len(o.offsets) > 0, o.timestamp != ""} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways > 1, len(groups) > 0 && (o.topic != "" || o.partition >= 0):
+		return withCode(exitUsage, errors.New("either a GROUP, or --offset with --topic and --partition, or --timestamp"))
+	case ways == 0, len(o.offsets) > 0 && o.topic == "", o.partition >= 0 && o.topic == "":
+		return withCode(exitUsage, errors.New("what to translate? Name a GROUP, or give --topic, --partition and --offset, or a --timestamp"))
+	}
+	if o.timestamp != "" {
+		var err error
+		if at, err = parseWhen(o.timestamp, time.Now()); err != nil {
+			return err
+		}
+	}
 	b, err := a.openBridge(ctx, from, to)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	rows, err := b.translate(ctx, map[string]map[int32]int64{o.topic: {o.partition: o.offset}})
+	var rows []translatedRow
+	switch {
+	case len(groups) > 0:
+		rows, err = b.groups(ctx, groups)
+	case len(o.offsets) > 0:
+		rows, err = b.offsets(ctx, o)
+	default:
+		rows, err = b.time(ctx, o, at)
+	}
 	if err != nil {
 		return err
-	}
-	switch row := rows[0]; {
-	case row.NotPartOfFlow:
-		return withCode(exitNotFound, fmt.Errorf("no flow between %s and %s mirrors the topic %s of %s", from, to, o.topic, from))
-	case row.ToOffset < 0:
-		return withCode(exitNotFound, fmt.Errorf("nothing of partition %d of %s is mirrored between %s and %s", o.partition, o.topic, from, to))
 	}
 	return a.showTranslated(rows)
 }
 
-func (a *app) translateGroup(ctx context.Context, from, to, name string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	b, err := a.openBridge(ctx, from, to)
+// parseWhen reads a time, or how long ago with or without a sign before it.
+func parseWhen(text string, now time.Time) (time.Time, error) {
+	at, err := parseSince(strings.TrimPrefix(text, "-"), now)
 	if err != nil {
-		return err
+		return at, withCode(exitUsage, fmt.Errorf("--timestamp %s: it is a time as 2026-01-31T12:00:00Z, or how long ago as -5m, -2h, -7d", text))
 	}
-	defer b.close()
-	source, err := b.remote(ctx, from)
+	return at, nil
+}
+
+// row translates one offset.
+func (b *bridge) row(ctx context.Context, topic string, partition int32, offset int64) (translatedRow, error) {
+	row := translatedRow{From: b.from, Topic: topic, Partition: partition, Offset: offset, To: b.to, ToOffset: -1, NotPartOfFlow: true}
+	w, ok, err := b.way(ctx, topic)
+	if err != nil || !ok {
+		return row, err
+	}
+	row.NotPartOfFlow, row.ToTopic, row.Against = false, w.other, w.against
+	if found, known := w.translate(partition, offset); known {
+		row.ToOffset, row.Exact, row.Slack, row.Shortfall, row.BeforeMirror = found.Offset, found.Exact, found.Slack, found.Shortfall, found.Before
+		if found.Slack == math.MaxInt64 {
+			row.Slack = -1
+		}
+	}
+	return row, nil
+}
+
+// offsets translates given offsets of one partition.
+func (b *bridge) offsets(ctx context.Context, o translateOptions) ([]translatedRow, error) {
+	var rows []translatedRow
+	partition := max(0, o.partition)
+	for _, offset := range o.offsets {
+		row, err := b.row(ctx, o.topic, partition, offset)
+		switch {
+		case err != nil:
+			return nil, err
+		case row.NotPartOfFlow:
+			return nil, b.notMirrored(o.topic)
+		case row.ToOffset < 0:
+			return nil, withCode(exitNotFound, fmt.Errorf("nothing of partition %d of %s is mirrored between %s and %s", partition, o.topic, b.from, b.to))
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+func (b *bridge) notMirrored(topic string) error {
+	return withCode(exitNotFound, fmt.Errorf("no flow between %s and %s mirrors the topic %s of %s", b.from, b.to, topic, b.from))
+}
+
+// time translates the first records at or after a time; where there are none,
+// the end.
+func (b *bridge) time(ctx context.Context, o translateOptions, at time.Time) ([]translatedRow, error) {
+	cluster, metadata, err := b.remote(ctx, b.from)
 	if err != nil {
-		return fmt.Errorf("%w; where its groups were put in %s so far, `%s` shows", err, to, a.command("groups", to))
+		return nil, err
 	}
-	offsets, err := groupOffsets(ctx, source, name)
+	topics := []string{o.topic}
+	if o.topic == "" {
+		topics = b.mirrored(metadata)
+	} else if _, err := findTopic(metadata, b.from, o.topic); err != nil {
+		return nil, err
+	}
+	wanted := map[string][]int32{}
+	for _, name := range topics {
+		for _, p := range metadata.Topics[name].Partitions {
+			if p.Leader >= 0 && (o.partition < 0 || p.ID == o.partition) {
+				wanted[name] = append(wanted[name], p.ID)
+			}
+		}
+	}
+	if len(wanted) == 0 {
+		return nil, withCode(exitNotFound, fmt.Errorf("nothing in %s is at that topic and partition and mirrored between %s and %s", b.from, b.from, b.to))
+	}
+	found, err := cluster.ListOffsets(ctx, wanted, at.UnixMilli())
 	if err != nil {
-		return fmt.Errorf("ask %s: %w", from, err)
+		return nil, fmt.Errorf("find %s in %s: %w", at.UTC().Format(time.RFC3339), b.from, err)
 	}
-	if len(offsets) == 0 {
-		return withCode(exitNotFound, fmt.Errorf("group %q has no committed offsets in %s: `kmirror groups %s` lists those that have", name, from, from))
-	}
-	rows, err := b.translate(ctx, offsets)
+	ends, err := cluster.ListOffsets(ctx, wanted, kafka.Latest)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("find the ends in %s: %w", b.from, err)
 	}
-	return a.showTranslated(rows)
+	var rows []translatedRow
+	for _, topic := range topics {
+		for _, id := range slices.Sorted(slices.Values(wanted[topic])) {
+			offset := found[topic][id]
+			if offset < 0 { // nothing is that young: what comes next is
+				offset = ends[topic][id]
+			}
+			row, err := b.row(ctx, topic, id, offset)
+			if err != nil {
+				return nil, err
+			}
+			if row.NotPartOfFlow && o.topic != "" {
+				return nil, b.notMirrored(o.topic)
+			}
+			row.Timestamp = new(at.UTC())
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
+}
+
+// mirrored are the topics of FROM that a flow between the two mirrors.
+func (b *bridge) mirrored(metadata *kafka.Metadata) []string {
+	var topics []string
+	for _, name := range slices.Sorted(maps.Keys(metadata.Topics)) {
+		_, along := "", b.forward != nil && b.forward.Selects(name)
+		if !along && b.opposite != nil {
+			source, ok := b.opposite.SourceTopic(name)
+			along = ok && b.opposite.Selects(source) && b.opposite.TargetTopic(source) == name
+		}
+		if along && !metadata.Topics[name].Internal {
+			topics = append(topics, name)
+		}
+	}
+	return topics
+}
+
+// groups translates all that groups have committed in FROM.
+func (b *bridge) groups(ctx context.Context, names []string) ([]translatedRow, error) {
+	source, _, err := b.remote(ctx, b.from)
+	if err != nil {
+		return nil, fmt.Errorf("%w; where its groups were put in %s so far, `%s` shows", err, b.to, b.app.command("groups", b.to))
+	}
+	if b.forward == nil || b.opposite == nil { // there is one map only: without it, nothing can be said
+		for _, flow := range []*topology.Flow{b.forward, b.opposite} {
+			if _, err := b.route(ctx, flow); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var rows []translatedRow
+	for _, name := range names {
+		offsets, err := groupOffsets(ctx, source, name)
+		if err != nil {
+			return nil, fmt.Errorf("ask %s: %w", b.from, err)
+		}
+		if len(offsets) == 0 {
+			return nil, withCode(exitNotFound, fmt.Errorf("group %q has no committed offsets in %s: `kmirror groups %s` lists those that have", name, b.from, b.from))
+		}
+		for _, topic := range slices.Sorted(maps.Keys(offsets)) {
+			for _, id := range slices.Sorted(maps.Keys(offsets[topic])) {
+				row, err := b.row(ctx, topic, id, offsets[topic][id])
+				if err != nil {
+					return nil, err
+				}
+				if len(names) > 1 {
+					row.Group = name
+				}
+				rows = append(rows, row)
+			}
+		}
+	}
+	return rows, nil
 }
 
 func (a *app) showTranslated(rows []translatedRow) error {
 	if a.wantsJSON() {
 		return a.writeJSON(rows)
 	}
-	t := newTable("TOPIC", ">PARTITION", ">OFFSET", "", "TOPIC", ">OFFSET", "")
+	titles := []string{"TOPIC", ">PARTITION", ">OFFSET", "", "TOPIC", ">OFFSET", ""}
+	grouped := rows[0].Group != ""
+	if grouped {
+		titles = append([]string{"GROUP"}, titles...)
+	}
+	t := newTable(titles...)
 	for _, r := range rows {
-		t.row(r.From+"/"+r.Topic, r.Partition, r.Offset, "->", r.To+"/"+r.ToTopic, offset(r.ToOffset), r.word())
+		cells := []any{r.From + "/" + r.Topic, r.Partition, r.Offset, "->", r.To + "/" + r.ToTopic, offset(r.ToOffset), r.word()}
+		if grouped {
+			cells = append([]any{r.Group}, cells...)
+		}
+		t.row(cells...)
 	}
 	return t.write(a.out, "")
 }
@@ -141,114 +312,17 @@ func (r translatedRow) word() string {
 		return "not mirrored between the two"
 	case r.ToOffset < 0:
 		return "nothing mirrored yet"
+	case r.Shortfall > 0 && r.Against:
+		return "its end; the " + plural(int(r.Shortfall), "record") + " before the offset were written in " + r.From
 	case r.Shortfall > 0:
 		return "mirrored end; " + plural(int(r.Shortfall), "record") + " not mirrored yet"
 	case r.BeforeMirror:
 		return "first mirrored record; the offset is from before"
 	case r.Exact:
 		return "exact"
+	case r.Slack > 0:
+		return "approximate: at most " + plural(int(r.Slack), "record") + " again"
 	default:
-		return "next mirrored record"
+		return "approximate: nothing is skipped"
 	}
-}
-
-// bridge is two clusters, the ways between them, and their offset maps.
-type bridge struct {
-	app      *app
-	from, to string
-	ways     []*crossing
-	clusters map[string]*remote
-	metadata map[string]*kafka.Metadata
-	connect  func(ctx context.Context, name string) (*remote, *kafka.Metadata, error)
-}
-
-func (a *app) openBridge(ctx context.Context, from, to string) (*bridge, error) {
-	cfg, err := a.load()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range []string{from, to} {
-		if _, err := findCluster(cfg, name); err != nil {
-			return nil, err
-		}
-	}
-	ways, err := crossings(cfg, from, to)
-	if err != nil {
-		return nil, err
-	}
-	b := &bridge{app: a, from: from, to: to, ways: ways, clusters: map[string]*remote{}, metadata: map[string]*kafka.Metadata{}}
-	b.connect = func(ctx context.Context, name string) (*remote, *kafka.Metadata, error) {
-		return a.connect(ctx, cfg.Cluster(name))
-	}
-	var missing error
-	indexes := map[string]*checkpoint.Index{}
-	open := ways[:0]
-	for _, w := range ways {
-		target := w.flow.To // the map is where the flow writes
-		if indexes[target] == nil {
-			cluster, err := b.remote(ctx, target)
-			if err != nil {
-				b.close()
-				return nil, err
-			}
-			if b.metadata[target].Topics[checkpoint.MapTopic] == nil {
-				missing = mapMissing(target)
-				continue
-			}
-			if indexes[target], err = a.loadIndex(ctx, cluster); err != nil {
-				b.close()
-				return nil, err
-			}
-		}
-		w.index = indexes[target]
-		open = append(open, w)
-	}
-	b.ways = open
-	if len(open) == 0 {
-		b.close()
-		return nil, missing
-	}
-	return b, nil
-}
-
-// remote connects to one of the two clusters, once.
-func (b *bridge) remote(ctx context.Context, name string) (*remote, error) {
-	if cluster := b.clusters[name]; cluster != nil {
-		return cluster, nil
-	}
-	cluster, metadata, err := b.connect(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	b.clusters[name], b.metadata[name] = cluster, metadata
-	return cluster, nil
-}
-
-func (b *bridge) close() {
-	for _, cluster := range b.clusters {
-		cluster.close()
-	}
-}
-
-// translate translates offsets of FROM, sorted by topic and partition.
-func (b *bridge) translate(ctx context.Context, offsets map[string]map[int32]int64) ([]translatedRow, error) {
-	var rows []translatedRow
-	for _, topic := range slices.Sorted(maps.Keys(offsets)) {
-		for _, id := range slices.Sorted(maps.Keys(offsets[topic])) {
-			row := translatedRow{From: b.from, Topic: topic, Partition: id, Offset: offsets[topic][id], To: b.to, ToOffset: -1, NotPartOfFlow: true}
-			for _, way := range b.ways {
-				other, ok := way.takes(topic)
-				if !ok {
-					continue
-				}
-				row.NotPartOfFlow, row.ToTopic = false, other
-				if found := way.translate(topic, id, row.Offset); found.known {
-					row.ToOffset, row.Exact, row.Shortfall, row.BeforeMirror = found.Offset, found.Exact, found.Shortfall, found.Before
-				}
-				break
-			}
-			rows = append(rows, row)
-		}
-	}
-	return rows, ctx.Err()
 }

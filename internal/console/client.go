@@ -100,10 +100,10 @@ func (c *Client) Status(ctx context.Context) (StatusAnswer, error) {
 	return status, err
 }
 
-// Groups asks for the groups of one flow; an *AnswerError with NotFound when the daemon has no such flow.
-func (c *Client) Groups(ctx context.Context, flow string) (GroupsAnswer, error) {
+// Groups asks for groups of one flow; an *AnswerError with NotFound when the daemon has no such flow.
+func (c *Client) Groups(ctx context.Context, q GroupsQuery) (GroupsAnswer, error) {
 	var answer GroupsAnswer
-	err := c.get(ctx, "/api/v1/groups?flow="+url.QueryEscape(flow), &answer)
+	err := c.get(ctx, "/api/v1/groups?"+q.values().Encode(), &answer)
 	return answer, err
 }
 

@@ -16,7 +16,7 @@
 //	/readyz              200 once the engine is ready, 503 before
 //	/metrics             Prometheus text
 //	/api/v1/status       StatusAnswer
-//	/api/v1/groups?flow= GroupsAnswer
+//	/api/v1/groups?flow= GroupsAnswer; group=, match=, state=, limit=, partitions=
 //	/api/v1/lag?flow=    LagAnswer; topic=, partitions=
 //	/api/v1/rpo?flow=    RPOAnswer; the same
 //	/api/v1/incidents    IncidentsAnswer; after=, since=, flow=, topic=, kind=, limit=

@@ -266,12 +266,12 @@ func TestClient(t *testing.T) {
 	if diff := cmp.Diff(want, status.Status, cmp.Comparer(time.Time.Equal)); diff != "" {
 		t.Errorf("status differs (-want +got):\n%s", diff)
 	}
-	groups, err := client.Groups(t.Context(), "east->west")
+	groups, err := client.Groups(t.Context(), console.GroupsQuery{Flow: "east->west"})
 	if err != nil || len(groups.Groups) != 1 || groups.Groups[0].Partitions[0].Translated != 40 {
 		t.Errorf("groups = %+v, %v", groups, err)
 	}
 	var answer *console.AnswerError
-	if _, err := client.Groups(t.Context(), "no->flow"); !errors.As(err, &answer) || !answer.NotFound() {
+	if _, err := client.Groups(t.Context(), console.GroupsQuery{Flow: "no->flow"}); !errors.As(err, &answer) || !answer.NotFound() {
 		t.Errorf("groups of no flow: %v", err)
 	}
 }

@@ -3,7 +3,6 @@ package console
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -74,20 +73,6 @@ func securely(next http.Handler, policy string) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})
-}
-
-func groups(w http.ResponseWriter, r *http.Request, engine Engine) {
-	flow := r.URL.Query().Get("flow")
-	if flow == "" {
-		writeError(w, http.StatusBadRequest, "the parameter flow is missing, as in /api/v1/groups?flow=east->west")
-		return
-	}
-	list, ok := engine.Groups(flow)
-	if !ok {
-		writeError(w, http.StatusNotFound, fmt.Sprintf("no flow %q here", flow))
-		return
-	}
-	writeJSON(w, http.StatusOK, groupsAnswer(flow, list))
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {
