@@ -14,11 +14,12 @@ import (
 	"kmirror/internal/wire"
 )
 
-// manyFlows is the world of MirrorMaker 2's scenarios. East is Apache Kafka, the
-// rest embedded; east and west mirror each other, the others have a setting each.
+// manyFlows is the world of MirrorMaker 2's scenarios. East is Apache Kafka over
+// TLS, as in MirrorConnectorsIntegrationSSLTest, the rest embedded; east and west
+// mirror each other, the others have a setting each.
 const manyFlows = `
 clusters:
-  east: {bootstrap: [{{addr "east"}}]}
+  east: {bootstrap: [{{addr "east-tls"}}], tls: {ca: east.pem}}
   west: {embedded: {nodes: [{{addr "west"}}]}}
   dash: {embedded: {nodes: [{{addr "dash"}}]}}
   under: {embedded: {nodes: [{{addr "under"}}]}}
@@ -38,7 +39,7 @@ flows:
 // them is docs/mirrormaker2-tests.md.
 func TestMM2Formats(t *testing.T) {
 	w := newWorld(t)
-	w.kafka("east", "log.cleaner.backoff.ms=200", "log.segment.delete.delay.ms=1000")
+	w.kafkaOverTLS("east", "log.cleaner.backoff.ms=200", "log.segment.delete.delay.ms=1000")
 	// What was there before kmirror: a topic with records that nobody wants any
 	// more, and internal topics that somebody made by hand.
 	late := newHistory("late-orders", 2, 100)
@@ -55,31 +56,36 @@ func TestMM2Formats(t *testing.T) {
 	java := w.mirrorTools()
 	d := w.run("main", manyFlows)
 	s := &mm2Story{d: d, java: java, late: late, compacted: compacted}
-	for _, scenario := range []struct {
-		name string
-		tell func(*mm2Story, *world, *testing.T)
-	}{
-		{"testSerde", (*mm2Story).serde},
-		{"testReplication", (*mm2Story).replication},
-		{"testReplicationWithEmptyPartition", (*mm2Story).emptyPartition},
-		{"testNoCheckpointsIfNoRecordsAreMirrored", (*mm2Story).nothingMirrored},
-		{"testOneWayReplicationWithAutoOffsetSync", (*mm2Story).oneWay},
-		{"testOffsetSyncsTopicsOnTarget", (*mm2Story).syncsOnTarget},
-		{"testReplicationWithoutOffsetSyncWillNotCreateOffsetSyncsTopic", (*mm2Story).withoutSyncs},
-		{"testOffsetTranslationBehindReplicationFlow", (*mm2Story).behindTheFlow},
-		{"testReplicateFromLatest", (*mm2Story).fromLatest},
-		{"IdentityReplicationIntegrationTest", (*mm2Story).identityPolicy},
-		{"MirrorConnectorsIntegrationTransactionsTest", (*mm2Story).transactional},
-		{"compacted topics and tombstones", (*mm2Story).compactedTopic},
-		{"testSyncTopicConfigs", (*mm2Story).topicConfigs},
-		{"internal topics in disorder", (*mm2Story).disorder},
-		{"formatters", (*mm2Story).formatters},
-		{"testReadCheckpointsTopic", (*mm2Story).foreignRecords},
-		{"testRestartReplication", (*mm2Story).restart},
-		{"OffsetSyncStoreTest", (*mm2Story).offsetSyncStore},
-	} {
-		t.Run(scenario.name, func(t *testing.T) { scenario.tell(s, w.in(t), t) })
+	tell := func(t *testing.T, name string, scenario func(*mm2Story, *world, *testing.T)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scenario(s, w.in(t), t)
+		})
 	}
+	t.Run("running", func(t *testing.T) {
+		tell(t, "testSerde", (*mm2Story).serde)
+		tell(t, "testReplication", (*mm2Story).replication)
+		tell(t, "testReplicationWithEmptyPartition", (*mm2Story).emptyPartition)
+		tell(t, "testNoCheckpointsIfNoRecordsAreMirrored", (*mm2Story).nothingMirrored)
+		tell(t, "testOneWayReplicationWithAutoOffsetSync", (*mm2Story).oneWay)
+		tell(t, "testOffsetTranslationBehindReplicationFlow", (*mm2Story).behindTheFlow)
+		tell(t, "testReplicateFromLatest", (*mm2Story).fromLatest)
+		tell(t, "testSyncTopicConfigs", (*mm2Story).topicConfigs)
+		tell(t, "IdentityReplicationIntegrationTest", (*mm2Story).identityPolicy)
+		tell(t, "MirrorConnectorsIntegrationTransactionsTest", (*mm2Story).transactional)
+		tell(t, "compacted topics and tombstones", (*mm2Story).compactedTopic)
+		tell(t, "partitions are added", (*mm2Story).partitionsAdded)
+		tell(t, "a group on both sides", (*mm2Story).groupOnBothSides)
+		tell(t, "internal topics in disorder", (*mm2Story).disorder)
+	})
+	t.Run("afterwards", func(t *testing.T) {
+		tell(t, "testOffsetSyncsTopicsOnTarget", (*mm2Story).syncsOnTarget)
+		tell(t, "testReplicationWithoutOffsetSyncWillNotCreateOffsetSyncsTopic", (*mm2Story).withoutSyncs)
+		tell(t, "formatters", (*mm2Story).formatters)
+		tell(t, "OffsetSyncStoreTest", (*mm2Story).offsetSyncStore)
+	})
+	t.Run("testReadCheckpointsTopic", func(t *testing.T) { s.foreignRecords(w.in(t), t) })
+	t.Run("testRestartReplication", func(t *testing.T) { s.restart(w.in(t), t) })
 }
 
 // mm2Story is what its scenarios share.
@@ -413,6 +419,69 @@ func (s *mm2Story) topicConfigs(w *world, t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// partitionsAdded: a group goes on in a new partition, too.
+func (s *mm2Story) partitionsAdded(w *world, t *testing.T) {
+	h := newHistory("mm-growing", 1, 100)
+	w.create("east", h.topic, 1)
+	w.write("east", h, 30)
+	here, there := mirrorPlace{"east", h.topic}, mirrorPlace{"west", "east.mm-growing"}
+	w.mirrored(here.cluster, here.topic, there.cluster, there.topic)
+	w.commit("east", "mm-growing-group", h.topic, map[int32]int64{0: 30})
+	w.followsTo("mm-growing-group", here, there)
+	if _, err := w.admin("east").CreatePartitions(w.ctx(10*time.Second), 1, h.topic); err != nil {
+		t.Fatal(err)
+	}
+	h.fates[1] = nil
+	eventually(t, 20*time.Second, "two partitions in east", func() error {
+		if n := len(w.ends(w.admin("east"), h.topic)); n != 2 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	w.write("east", h, 30)
+	w.exact(h, "east", "west", "east.mm-growing")
+	w.commit("east", "mm-growing-group", h.topic, map[int32]int64{0: 41, 1: 11})
+	w.follows("mm-growing-group", here, there, func() map[int32]int64 {
+		return s.java.offsets(t, there.topic, s.java.question("translateOffsets", "mm-growing-group", "east", "west")...)
+	})
+	w.followsTo("mm-growing-group", here, there)
+}
+
+// groupOnBothSides: a group that is at work in the target is not moved under its
+// members, but its checkpoints go on.
+func (s *mm2Story) groupOnBothSides(w *world, t *testing.T) {
+	h := newHistory("mm-both", 1, 100)
+	w.create("east", h.topic, 1)
+	w.write("east", h, 50)
+	here, there := mirrorPlace{"east", h.topic}, mirrorPlace{"west", "east.mm-both"}
+	w.mirrored(here.cluster, here.topic, there.cluster, there.topic)
+	w.commit("east", "mm-both-group", h.topic, map[int32]int64{0: 10})
+	w.followsTo("mm-both-group", here, there)
+	member := w.client("west", kgo.ConsumerGroup("mm-both-group"), kgo.ConsumeTopics(there.topic), kgo.DisableAutoCommit())
+	ctx := w.ctx(30 * time.Second)
+	got := 0
+	for got < 40 {
+		fetches := member.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		got += fetches.NumRecords()
+	}
+	if got != 40 {
+		t.Errorf("the member read %d records, want 40", got)
+	}
+	w.commit("east", "mm-both-group", h.topic, map[int32]int64{0: 23})
+	w.follows("mm-both-group", here, there, func() map[int32]int64 {
+		return s.java.offsets(t, there.topic, s.java.question("translateOffsets", "mm-both-group", "east", "west")...)
+	})
+	time.Sleep(1500 * time.Millisecond) // three looks at the groups
+	if at := w.committed(w.admin("west"), "mm-both-group", there.topic)[0]; at != 10 {
+		t.Errorf("a group with a member was moved to %d", at)
+	}
+	member.Close()
+	w.followsTo("mm-both-group", here, there)
 }
 
 // disorder: internal topics made by hand, with a cleanup policy that loses what

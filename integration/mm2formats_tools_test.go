@@ -2,9 +2,18 @@ package integration_test
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -21,6 +30,7 @@ import (
 // classes, asked one question after the other.
 type mirrorTools struct {
 	w    *world
+	one  chan struct{} // capacity 1: held by who asks
 	in   io.WriteCloser
 	out  chan string // lines; closed when it has ended
 	errs *strings.Builder
@@ -34,7 +44,7 @@ func (w *world) mirrorTools() *mirrorTools {
 		w.t.Fatal(err)
 	}
 	cmd := exec.Command(java, "-Xmx256m", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-cp", jars, file)
-	m := &mirrorTools{w: w, out: make(chan string, 1024), errs: &strings.Builder{}}
+	m := &mirrorTools{w: w, one: make(chan struct{}, 1), out: make(chan string, 1024), errs: &strings.Builder{}}
 	cmd.Stderr = m.errs
 	if m.in, err = cmd.StdinPipe(); err != nil {
 		w.t.Fatal(err)
@@ -73,6 +83,8 @@ func (m *mirrorTools) ask(t testing.TB, words ...string) []string {
 }
 
 func (m *mirrorTools) try(words ...string) ([]string, error) {
+	m.one <- struct{}{}
+	defer func() { <-m.one }()
 	if _, err := io.WriteString(m.in, strings.Join(words, "\t")+"\n"); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, m.errs)
 	}
@@ -298,3 +310,41 @@ func (w *world) caughtUp(source, topic, target, mirror string) {
 		return nil
 	})
 }
+
+// kafkaOverTLS starts an Apache Kafka that also listens at NAME-tls, with a
+// certificate in the file NAME.pem.
+func (w *world) kafkaOverTLS(name string, settings ...string) {
+	w.t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})
+	if err := os.WriteFile(w.pem(name), chain, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	inProperties := func(text []byte) string { return strings.ReplaceAll(string(text), "\n", "\\n") }
+	w.kafka(name, append([]string{
+		"listeners=PLAINTEXT://" + w.addr(name) + ",CONTROLLER://" + w.addr(name+"-controller") + ",SSL://" + w.addr(name+"-tls"),
+		"advertised.listeners=PLAINTEXT://" + w.addr(name) + ",SSL://" + w.addr(name+"-tls"),
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL",
+		"ssl.keystore.type=PEM",
+		"ssl.keystore.certificate.chain=" + inProperties(chain),
+		"ssl.keystore.key=" + inProperties(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+	}, settings...)...)
+}
+
+// pem is where the certificate of such a Kafka is.
+func (w *world) pem(name string) string { return filepath.Join(w.dir, name+".pem") }
