@@ -105,3 +105,35 @@ func States() []string {
 	}
 	return states
 }
+
+// Census counts the groups in each state.
+func (s *Syncer) Census() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := map[string]int{}
+	for _, g := range s.groups {
+		if len(g.parts) > 0 {
+			states[string(g.worst())]++
+		}
+	}
+	return states
+}
+
+// worst is the gravest state of its partitions. It is called with the syncer's
+// mu held.
+func (g *group) worst() State {
+	worst := InStep
+	if g.err != nil {
+		worst = Failed
+	}
+	for _, p := range g.parts {
+		state := p.state
+		if p.err != nil {
+			state = Failed
+		}
+		if state.gravity() > worst.gravity() {
+			worst = state
+		}
+	}
+	return worst
+}

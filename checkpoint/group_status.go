@@ -46,9 +46,9 @@ type GroupPartition struct {
 // status is called with the syncer's mu held.
 func (g *group) status(name string) GroupStatus {
 	s := GroupStatus{Group: name, SourceMembers: g.busy, TargetMembers: g.active, Partitions: make([]GroupPartition, 0, len(g.parts))}
-	worst := InStep
+	s.State = string(g.worst())
 	if g.err != nil {
-		worst, s.Error = Failed, g.err.Error()
+		s.Error = g.err.Error()
 	}
 	for at, p := range g.parts {
 		one := p.status()
@@ -56,12 +56,8 @@ func (g *group) status(name string) GroupStatus {
 		if one.Error != "" && s.Error == "" {
 			s.Error = one.Error
 		}
-		if State(one.State).gravity() > worst.gravity() {
-			worst = State(one.State)
-		}
 		s.Partitions = append(s.Partitions, one)
 	}
-	s.State = string(worst)
 	slices.SortFunc(s.Partitions, func(a, b GroupPartition) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})

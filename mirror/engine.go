@@ -412,6 +412,9 @@ func (e *Engine) part(flow string) *lasting {
 // Status is this instance's view at this moment.
 func (e *Engine) Status() Status {
 	s, _ := e.describe(time.Now())
+	if l := e.leads(); l != nil {
+		s.Maps, s.Skipped = l.maps()
+	}
 	return s
 }
 

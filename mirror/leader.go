@@ -26,6 +26,8 @@ type leader struct {
 	syncs map[string]*topicSync         // by flow
 	group map[string]*checkpoint.Syncer // by flow; only where the flow tracks groups
 
+	indexes map[string]*checkpoint.Index // by target cluster
+
 	changed chan struct{} // capacity 1: members or worlds changed
 
 	mu       sync.Mutex // guards the fields below
@@ -76,7 +78,7 @@ func (e *Engine) lead(ctx context.Context, fence uint64, l *life) error {
 func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error {
 	l := &leader{
 		live: e.live, fence: fence, log: e.log, flows: flows,
-		syncs: map[string]*topicSync{}, group: map[string]*checkpoint.Syncer{},
+		syncs: map[string]*topicSync{}, group: map[string]*checkpoint.Syncer{}, indexes: map[string]*checkpoint.Index{},
 		changed: make(chan struct{}, 1), held: map[string]assignment{}, assigned: map[string]assignment{},
 	}
 	indexes := map[*kafka.Cluster]*checkpoint.Index{}
@@ -86,6 +88,7 @@ func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error 
 		if indexes[f.target] == nil {
 			indexes[f.target] = checkpoint.NewIndex(f.target, e.log)
 		}
+		l.indexes[cfg.To] = indexes[f.target]
 	}
 	for _, f := range flows {
 		if s := syncer(f, flows, indexes); s != nil {

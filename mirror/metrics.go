@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"kmirror/checkpoint"
 )
 
 // metrics are what an engine counts by itself; everything that the status knows
@@ -78,6 +80,12 @@ func (c *collector) desc(name string) *prometheus.Desc {
 			{"rpo_age_seconds", "How old the knowledge is that the rpo series rest on: 0 while the source answers.", []string{"flow"}},
 			{"partitions", "Partitions that this instance owns, by state.", []string{"flow", "topic", "state"}},
 			{"flow_up", "1 while the flow mirrors all it owns.", []string{"flow"}},
+			{"groups", "Consumer groups that the leading instance follows, by the state of their worst partition.", []string{"flow", "state"}},
+			{"map_partitions", "Partitions with an offset map in the target cluster, as the leading instance holds it.", []string{"cluster"}},
+			{"map_runs", "Runs that the offset map in the target cluster holds.", []string{"cluster"}},
+			{"map_memory_bytes", "About how much memory the offset map takes in the leading instance.", []string{"cluster"}},
+			{"map_records_total", "Records read of the offset map's topic since the term began.", []string{"cluster"}},
+			{"skipped_records_total", "Corrupt or foreign records in internal topics that were passed over.", []string{"cluster", "topic"}},
 			{"leader", "1 while this instance holds the leader's term.", nil},
 			{"term", "Fence of the term that this instance leads; 0 while it does not.", nil},
 			{"members", "Instances that share the work.", nil},
@@ -111,6 +119,24 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("term", float64(status.Term))
 	gauge("members", float64(len(status.Members)))
 	gauge("buffer_bytes", float64(c.engine.buffered()))
+	if l := c.engine.leads(); l != nil {
+		maps, skipped := l.maps()
+		for _, m := range maps {
+			gauge("map_partitions", float64(m.Partitions), m.Cluster)
+			gauge("map_runs", float64(m.Runs), m.Cluster)
+			gauge("map_memory_bytes", float64(m.Memory), m.Cluster)
+			count("map_records_total", uint64(max(0, m.Records)), m.Cluster)
+		}
+		for _, s := range skipped {
+			count("skipped_records_total", uint64(s.Records), s.Cluster, s.Topic)
+		}
+		for flow, s := range l.group {
+			states := s.Census()
+			for _, state := range checkpoint.States() {
+				gauge("groups", float64(states[state]), flow, state)
+			}
+		}
+	}
 	now := time.Now()
 	seen := map[string]ClusterStatus{}
 	for _, s := range status.Clusters {

@@ -16,6 +16,10 @@ type Status struct {
 	Members  []string        `json:"members"`
 	Clusters []ClusterStatus `json:"clusters"`
 	Flows    []FlowStatus    `json:"flows"`
+	// Maps are the offset maps in the target clusters, and Skipped what was passed
+	// over in internal topics; only the leading instance looks at them.
+	Maps    []MapStatus      `json:"maps,omitempty"`
+	Skipped []SkippedRecords `json:"skipped,omitempty"`
 }
 
 // ClusterStatus is what this instance knows about one cluster.
