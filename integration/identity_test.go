@@ -179,6 +179,24 @@ func (w *world) sitesUnderKills(perSecond, rounds int, sites []string, mirrors .
 		l.finish()
 	}
 	w.onceEverywhere(all, sites...)
+	for _, mirror := range mirrors {
+		mirror.nothingButFences()
+	}
+}
+
+// nothingButFences fails the test if kills left more to tell than that an earlier
+// life was ended: a circle is nothing out of order.
+func (d *daemon) nothingButFences() {
+	d.w.t.Helper()
+	all, err := d.incidents()
+	if err != nil {
+		d.w.t.Fatal(err)
+	}
+	for _, in := range all {
+		if in.Kind != "fenced" {
+			d.w.t.Errorf("%s: an incident of %s/%d: %s: %s", d.name, in.Topic, in.Partition, in.Kind, in.Detail)
+		}
+	}
 }
 
 // awaitTopics waits until a topic is at every site.

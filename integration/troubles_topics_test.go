@@ -156,23 +156,6 @@ func (w *world) alter(cluster, topic string, configs ...string) {
 	}
 }
 
-// config is one config of a topic.
-func (w *world) config(cluster, topic, key string) string {
-	w.t.Helper()
-	described, err := w.admin(cluster).DescribeTopicConfigs(w.ctx(20*time.Second), topic)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, resource := range described {
-		for _, c := range resource.Configs {
-			if c.Key == key && c.Value != nil {
-				return *c.Value
-			}
-		}
-	}
-	return ""
-}
-
 // drift makes the two topics whose configs will be changed at the target. To be
 // somebody's doing, a difference must come after both sides once agreed: hence
 // it is the first of all troubles.
