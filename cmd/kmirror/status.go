@@ -170,14 +170,18 @@ func showStatus(out *strings.Builder, s console.StatusAnswer, all bool, now time
 	if err := clusters.write(out, ""); err != nil {
 		return err
 	}
+	if err := showMaps(out, s); err != nil {
+		return err
+	}
 	if len(s.Flows) == 0 {
 		out.WriteString("\nno flows\n")
 		return nil
 	}
 	out.WriteString("\n")
-	flows := newTable("FLOW", "STATE", "FENCE", ">REC/S", ">THROUGHPUT", ">RECORDS", ">BEHIND", ">TIME BEHIND", "")
+	flows := newTable("FLOW", "STATE", "FENCE", ">REC/S", ">THROUGHPUT", ">RECORDS", ">BEHIND", ">BYTES BEHIND", ">TIME BEHIND", "")
 	for _, f := range s.Flows {
-		flows.row(f.Name, f.State, cmp.Or(f.Fence, "-"), rate(f.RecordsPerSecond), plainFigure(console.FormatByteRate(f.BytesPerSecond)), f.Records, offset(f.LagRecords), seconds(f.LagSeconds), flowNote(f))
+		flows.row(f.Name, f.State, cmp.Or(f.Fence, "-"), rate(f.RecordsPerSecond), plainFigure(console.FormatByteRate(f.BytesPerSecond)), f.Records, offset(f.LagRecords),
+			bytesOf(mirror.Lag{Bytes: f.LagBytes, BytesEstimated: f.LagBytesEstimated}), seconds(f.LagSeconds), flowNote(f))
 	}
 	if err := flows.write(out, ""); err != nil {
 		return err
@@ -186,6 +190,29 @@ func showStatus(out *strings.Builder, s console.StatusAnswer, all bool, now time
 		if err := showFlow(out, f, all); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// showMaps says how large the offset maps are, and what was passed over in
+// internal topics.
+func showMaps(out *strings.Builder, s console.StatusAnswer) error {
+	if len(s.Maps) > 0 {
+		out.WriteString("\n")
+		maps := newTable("OFFSET MAP IN", ">PARTITIONS", ">RUNS", ">MEMORY", ">RECORDS READ")
+		for _, m := range s.Maps {
+			maps.row(m.Cluster, m.Partitions, m.Runs, plainFigure(console.FormatBytes(float64(m.Memory))), m.Records)
+		}
+		if err := maps.write(out, ""); err != nil {
+			return err
+		}
+	}
+	for _, one := range s.Skipped {
+		fmt.Fprintf(out, "passed over in %s of %s: %s that are corrupt or not ours", clean(one.Topic), clean(one.Cluster), plural(int(one.Records), "record"))
+		if one.First != "" {
+			fmt.Fprintf(out, "; %s", clean(one.First))
+		}
+		out.WriteString("\n")
 	}
 	return nil
 }
@@ -243,6 +270,9 @@ func showFlow(out *strings.Builder, f mirror.FlowStatus, all bool) error {
 	for i, t := range f.Topics {
 		paused := pausedTopic(t)
 		if all || i < statusRows || t.Error != "" || paused != "" {
+			if t.Error == "" && paused == "" && t.LagUnknown > 0 {
+				paused = unknownNote(mirror.Lag{Unknown: t.LagUnknown})
+			}
 			topics.row(t.Source, t.Target, len(t.Partitions), rate(t.RecordsPerSecond), t.Records, offset(t.LagRecords), seconds(t.LagSeconds), cmp.Or(t.Error, paused))
 		}
 		for _, p := range t.Partitions {

@@ -49,14 +49,16 @@ func busyStatus() mirror.Status {
 			{Name: "hq", Kind: "external", Addresses: []string{"kafka-1.example.org:9092", "kafka-2.example.org:9092"}, Error: "connection refused"},
 		},
 		Flows: []mirror.FlowStatus{
-			{Name: "east->hq", From: "east", To: "hq", State: "degraded", Records: 1234567, RecordsPerSecond: 12345.6, BytesPerSecond: 6.4e6, LagRecords: 312, LagSeconds: 0.012, Topics: []mirror.TopicStatus{
+			{Name: "east->hq", From: "east", To: "hq", State: "degraded", Records: 1234567, RecordsPerSecond: 12345.6, BytesPerSecond: 6.4e6, LagRecords: 312, LagBytes: 160_000, LagBytesEstimated: true, LagSeconds: 0.012, Topics: []mirror.TopicStatus{
 				{Source: "orders", Target: "east.orders", Records: 1234567, RecordsPerSecond: 12345.6, LagRecords: 312, LagSeconds: 0.012, Partitions: make([]mirror.PartitionStatus, 12)},
 				{Source: "evil\x1b[2J", Target: "east.evil", LagRecords: -1, LagSeconds: -1, Error: "one partition does not flow", Partitions: []mirror.PartitionStatus{
 					{Partition: 3, State: "stopped", Error: "topic was created again", Position: 12, SourceEnd: -1},
 				}},
 			}},
-			{Name: "hq->east", From: "hq", To: "east", State: "starting", LagRecords: -1, LagSeconds: -1},
+			{Name: "hq->east", From: "hq", To: "east", State: "starting", LagRecords: -1, LagBytes: -1, LagSeconds: -1},
 		},
+		Maps:    []mirror.MapStatus{{Cluster: "hq", Partitions: 13, Runs: 20480, Memory: 1_310_720, Records: 5210}},
+		Skipped: []mirror.SkippedRecords{{Cluster: "hq", Topic: "__kmirror_offset_map", Records: 2, First: "partition 3, offset 17: unknown kind 99"}},
 	}
 }
 
