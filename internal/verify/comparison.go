@@ -18,7 +18,6 @@ type comparison struct {
 	sums      *folding
 	show      bool
 	canonical bool
-	steps     int
 	carried   int64 // bytes that the range had before
 
 	pending []candidate // see lookFor
@@ -32,7 +31,6 @@ func newComparison(p *Partition, r Range) *comparison {
 // step deals with the next record or batch of one side, or of both. done: there
 // is no more.
 func (c *comparison) step(ctx context.Context) (done bool, err error) {
-	c.steps++
 	s, srcErr := c.src.peek(ctx)
 	if srcErr != nil && !errors.Is(srcErr, errEnded) {
 		return false, srcErr

@@ -161,7 +161,7 @@ func (j *Job) compare(ctx context.Context, o Options, i int, r Range, pace *pace
 			j.set(i, c.snapshot())
 			return nil
 		}
-		if c.steps%64 == 0 && time.Since(saved) > 100*time.Millisecond && c.settled() {
+		if time.Since(saved) > 100*time.Millisecond && c.settled() {
 			saved = time.Now()
 			note()
 			j.set(i, c.snapshot())
