@@ -105,7 +105,7 @@ Clusters and flows are written in mirror.yaml; every command finds them there by
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon:"}, &cobra.Group{ID: "clusters", Title: "Straight to the clusters:"})
 	root.AddCommand(
-		a.runCommand(), a.checkCommand(), a.initCommand(), a.statusCommand(), a.incidentsCommand(),
+		a.runCommand(), a.checkCommand(), a.initCommand(), a.importCommand(), a.statusCommand(), a.incidentsCommand(),
 		a.planCommand(), a.reloadCommand(), a.pauseCommand(), a.resumeCommand(),
 		a.topicsCommand(), a.produceCommand(), a.consumeCommand(), a.groupsCommand(), a.translateCommand(), a.verifyCommand(), a.lagCommand(), a.rpoCommand(),
 		a.benchCommand(), a.versionCommand(), exitCodesTopic(),
