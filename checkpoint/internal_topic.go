@@ -28,10 +28,9 @@ const cleanupPolicy = "cleanup.policy"
 // compacted are the configs of MirrorMaker 2's internal topics.
 func compacted() map[string]string { return map[string]string{cleanupPolicy: "compact"} }
 
-// checkpointsConfigs are those of a checkpoints topic. Java's reader takes all
-// of it at every call, so segments are small: a topic is compacted only behind
-// its active one.
-func checkpointsConfigs() map[string]string {
+// smallSegments are the configs of a topic of which readers take all at every
+// call or start: it is compacted only behind its active segment.
+func smallSegments() map[string]string {
 	configs := compacted()
 	configs["segment.bytes"] = "16777216"
 	return configs

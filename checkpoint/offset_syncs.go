@@ -16,6 +16,7 @@ const (
 	syncsEvery  = time.Second     // between two looks at the map
 	syncsQuiet  = 5 * time.Second // after which a partition that moved on by a little gets its sync, too
 	syncsAtOnce = 4096            // records of one look, about; what is left comes at the next
+	syncsKept   = 1 << 20         // partitions that are kept in mind, at most, out of what stands in the topic
 )
 
 // OffsetSyncer writes MirrorMaker 2's offset syncs of one flow, for readers
@@ -80,7 +81,7 @@ type synced struct {
 func NewOffsetSyncer(flow *topology.Flow, maps MapSource, cluster SyncsCluster, log *slog.Logger) *OffsetSyncer {
 	return &OffsetSyncer{
 		flow: flow, maps: maps, cluster: cluster, log: log,
-		topic:    newInternalTopic(flow.OffsetSyncsTopic(), cluster, compacted(), log),
+		topic:    newInternalTopic(flow.OffsetSyncsTopic(), cluster, smallSegments(), log),
 		selected: map[string]bool{}, written: map[syncedPartition]*synced{},
 	}
 }
@@ -147,13 +148,17 @@ func (s *OffsetSyncer) prepare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		at := syncedPartition{o.Topic, o.Partition}
+		if s.written[at] == nil && (len(s.written) >= syncsKept || o.Partition < 0 || !s.flow.Selects(o.Topic)) {
+			return nil // not ours
+		}
 		stands := &synced{last: syncPoint{o.Upstream, o.Downstream}, known: true, then: Mapped{TargetEnd: -1}}
 		for _, h := range rec.Headers {
 			if h.Key == syncHeader {
 				stands.origin, stands.ours = readOrigin(h.Value)
 			}
 		}
-		s.written[syncedPartition{o.Topic, o.Partition}] = stands
+		s.written[at] = stands
 		return nil
 	})
 	s.read = err == nil

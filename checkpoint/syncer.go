@@ -140,11 +140,11 @@ func NewSyncer(routes Routes, source, target SyncCluster, log *slog.Logger) *Syn
 	s.returning = retry{log: log, what: "write checkpoints to the source"}
 	name, configs := GroupsTopic, compacted()
 	if s.flow.Checkpoints {
-		name, configs = s.flow.CheckpointsTopic(), checkpointsConfigs()
+		name, configs = s.flow.CheckpointsTopic(), smallSegments()
 	}
 	s.notes = newInternalTopic(name, target, configs, log)
 	if name := s.returnTopic(); name != "" {
-		s.returns = newInternalTopic(name, source, checkpointsConfigs(), log)
+		s.returns = newInternalTopic(name, source, smallSegments(), log)
 	}
 	return s
 }
