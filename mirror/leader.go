@@ -26,7 +26,8 @@ type leader struct {
 	syncs map[string]*topicSync         // by flow
 	group map[string]*checkpoint.Syncer // by flow; only where the flow tracks groups
 
-	indexes map[string]*checkpoint.Index // by target cluster
+	indexes     map[string]*checkpoint.Index        // by target cluster
+	offsetSyncs map[string]*checkpoint.OffsetSyncer // by flow; only where they are written
 
 	changed chan struct{} // capacity 1: members or worlds changed
 
@@ -79,7 +80,8 @@ func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error 
 	l := &leader{
 		live: e.live, fence: fence, log: e.log, flows: flows,
 		syncs: map[string]*topicSync{}, group: map[string]*checkpoint.Syncer{}, indexes: map[string]*checkpoint.Index{},
-		changed: make(chan struct{}, 1), held: map[string]assignment{}, assigned: map[string]assignment{},
+		offsetSyncs: map[string]*checkpoint.OffsetSyncer{},
+		changed:     make(chan struct{}, 1), held: map[string]assignment{}, assigned: map[string]assignment{},
 	}
 	indexes := map[*kafka.Cluster]*checkpoint.Index{}
 	for _, f := range flows {
@@ -93,6 +95,9 @@ func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error 
 	for _, f := range flows {
 		if s := syncer(f, flows, indexes); s != nil {
 			l.group[f.cfg().Name] = s
+		}
+		if cluster := f.syncsCluster(); cluster != nil {
+			l.offsetSyncs[f.cfg().Name] = checkpoint.NewOffsetSyncer(f.cfg(), indexes[f.target], cluster, f.log)
 		}
 	}
 	e.mu.Lock()
@@ -109,9 +114,8 @@ func (e *Engine) govern(ctx context.Context, fence uint64, flows []*flow) error 
 		if f.cfg().Heartbeats {
 			g.Go(func() error { return l.after(ctx, f, checkpoint.NewHeartbeater(f.cfg(), f.target, f.log).Run) })
 		}
-		if cluster := f.syncsCluster(); cluster != nil {
-			syncer := checkpoint.NewOffsetSyncer(f.cfg(), indexes[f.target], cluster, f.log)
-			g.Go(func() error { return l.after(ctx, f, syncer.Run) })
+		if s := l.offsetSyncs[f.cfg().Name]; s != nil {
+			g.Go(func() error { return l.after(ctx, f, s.Run) })
 		}
 		g.Go(func() error { l.watch(ctx, f); return nil })
 	}

@@ -47,6 +47,10 @@ func (l *leader) maps() (maps []MapStatus, skipped []SkippedRecords) {
 		if s := l.group[f.cfg().Name]; s != nil && s.Skipped() > 0 {
 			skipped = append(skipped, SkippedRecords{Cluster: f.cfg().To, Topic: s.NotesTopic(), Records: s.Skipped()})
 		}
+		s, at := l.offsetSyncs[f.cfg().Name], f.syncsCluster()
+		if s != nil && at != nil && s.Skipped() > 0 {
+			skipped = append(skipped, SkippedRecords{Cluster: at.Name(), Topic: f.cfg().OffsetSyncsTopic(), Records: s.Skipped()})
+		}
 	}
 	slices.SortFunc(maps, func(a, b MapStatus) int { return cmp.Compare(a.Cluster, b.Cluster) })
 	slices.SortFunc(skipped, func(a, b SkippedRecords) int {
