@@ -159,7 +159,7 @@ func (a *app) verify(ctx context.Context, name string, o verifyOptions, choice v
 		return needsBoth(err)
 	}
 	defer target.close()
-	v, err := verify.Prepare(ctx, source.Cluster, target.Cluster, flow, choice, kept)
+	v, err := verify.Prepare(ctx, source.Cluster, target.Cluster, cfg, flow, choice, kept)
 	if err != nil {
 		return a.notPrepared(flow, err)
 	}

@@ -3,7 +3,6 @@ package verify
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"kmirror/internal/wire"
@@ -31,32 +30,32 @@ func newComparison(p *Partition, r Range) *comparison {
 // step deals with the next record or batch of one side, or of both. done: there
 // is no more.
 func (c *comparison) step(ctx context.Context) (done bool, err error) {
-	s, srcErr := c.src.peek(ctx)
-	if srcErr != nil && !errors.Is(srcErr, errEnded) {
-		return false, srcErr
+	s, more, err := c.src.look(ctx)
+	if err != nil {
+		return false, err
 	}
-	t, dstErr := c.dst.peek(ctx)
-	if dstErr != nil && !errors.Is(dstErr, errEnded) {
-		return false, dstErr
+	t, there, err := c.dst.look(ctx)
+	if err != nil {
+		return false, err
 	}
 	c.unreadable()
-	if len(c.pending) > 0 && (srcErr != nil || !c.p.loosely(c.p.bySource(s)) || c.p.maps(s)) {
+	if len(c.pending) > 0 && (!more || !c.p.loosely(c.p.bySource(s)) || c.p.maps(s)) {
 		c.surplus(len(c.pending))
 	}
-	if dstErr != nil && srcErr != nil {
-		return true, nil
-	}
-	if dstErr != nil {
+	if !there {
+		if !more {
+			return true, nil
+		}
 		return false, c.alone(ctx, s)
 	}
 	m, mapped := c.p.counterpart(t)
 	i := c.p.byTarget(t)
 	switch {
-	case !mapped && srcErr == nil && c.p.loosely(i) && s < c.p.Runs[i].Source:
+	case !mapped && more && c.p.loosely(i) && s < c.p.Runs[i].Source:
 		err = c.alone(ctx, s)
 	case !mapped:
 		c.unmapped(t)
-	case srcErr != nil || s > m:
+	case !more || s > m:
 		err = c.extra(m, t)
 	case s < m:
 		err = c.alone(ctx, s)

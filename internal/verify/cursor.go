@@ -3,6 +3,7 @@ package verify
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -39,6 +40,15 @@ func (u unreadable) holds(offset int64) bool { return u.first <= offset && offse
 // maxUnreadable bounds how many are remembered; with more of them something is
 // wrong with the log as a whole.
 const maxUnreadable = 1000
+
+// look is peek, with the end as no error.
+func (c *cursor) look(ctx context.Context) (offset int64, more bool, err error) {
+	offset, err = c.peek(ctx)
+	if errors.Is(err, errEnded) {
+		return 0, false, nil
+	}
+	return offset, err == nil, err
+}
 
 // peek is the offset of the next record. The error is errEnded at the end.
 func (c *cursor) peek(ctx context.Context) (int64, error) {

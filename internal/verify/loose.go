@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"errors"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -72,11 +71,8 @@ func (c *comparison) lookFor(ctx context.Context, s int64, next *checkpoint.Run)
 
 // draw takes one more target record of the stretch before next.
 func (c *comparison) draw(ctx context.Context, next *checkpoint.Run) (bool, error) {
-	t, err := c.dst.peek(ctx)
-	if errors.Is(err, errEnded) || err == nil && t >= next.Target {
-		return false, nil
-	}
-	if err != nil {
+	t, there, err := c.dst.look(ctx)
+	if err != nil || !there || t >= next.Target {
 		return false, err
 	}
 	at := c.dst.pieces[0]

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 
 	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
-	"kmirror/internal/wire"
 	"kmirror/topology"
 )
 
@@ -59,7 +57,7 @@ func (e *NotFoundError) Error() string { return e.Text }
 //
 // Errors: *NotFoundError for topics and partitions that are not there, or not
 // mirrored; *OutdatedError for a standing that no longer fits.
-func Prepare(ctx context.Context, source, target Cluster, flow *topology.Flow, choice Selection, kept *Standing) (*Verification, error) {
+func Prepare(ctx context.Context, source, target Cluster, config *topology.Config, flow *topology.Flow, choice Selection, kept *Standing) (*Verification, error) {
 	v := &Verification{Flow: flow, Begun: time.Now(), Selection: choice}
 	if kept != nil {
 		v.Begun, v.Selection = kept.Begun, kept.Selection
@@ -79,7 +77,7 @@ func Prepare(ctx context.Context, source, target Cluster, flow *topology.Flow, c
 	if err != nil {
 		return nil, err
 	}
-	p := &preparation{v: v, source: source, target: target, there: there, here: here, kept: kept}
+	p := &preparation{v: v, config: config, source: source, target: target, there: there, here: here, kept: kept}
 	if err := p.describe(ctx, topics); err != nil {
 		return nil, err
 	}
@@ -133,6 +131,7 @@ func choose(flow *topology.Flow, choice Selection, there, here *kafka.Metadata) 
 // preparation gathers what is known of the partitions.
 type preparation struct {
 	v              *Verification
+	config         *topology.Config
 	source, target Cluster
 	there, here    *kafka.Metadata
 	kept           *Standing
@@ -187,6 +186,10 @@ func (p *preparation) load(ctx context.Context, topics []string) error {
 	if err := all.Wait(); err != nil {
 		return fmt.Errorf("read the offset map of %s: %w", flow.To, err)
 	}
+	mine, loops, err := p.writers(ctx)
+	if err != nil {
+		return err
+	}
 	for _, name := range topics {
 		t, known := p.there.Topics[name], 0
 		filter, target := flow.FilterFor(name), p.here.Topics[flow.TargetTopic(name)]
@@ -199,7 +202,8 @@ func (p *preparation) load(ctx context.Context, topics []string) error {
 			}
 			part := Partition{
 				Topic: name, TargetTopic: target.Name, Number: int32(id), Through: found.Runs.Through(),
-				Owns: found.Ledger.Owns, Carries: found.Ledger.Source, Filter: filter,
+				Owns:    func(id int64, epoch int16) bool { return mine(id) || found.Ledger.Owns(id, epoch) },
+				Carries: found.Ledger.Source, Loops: loops, Filter: filter,
 				SourceCompacts: p.compacts[0][name], TargetCompacts: p.compacts[1][target.Name],
 			}
 			if letters != nil {
@@ -217,6 +221,35 @@ func (p *preparation) load(ctx context.Context, topics []string) error {
 		}
 	}
 	return nil
+}
+
+// writers finds out whose producer ids are whose: those of this flow in the
+// target, and in the source those of what the flow leaves out, because another
+// one of its circle brought it there. It is called after the map was read, so
+// that whoever wrote what is compared is known. The answers only read, so they
+// may be asked concurrently.
+func (p *preparation) writers(ctx context.Context) (mine func(id int64) bool, loops func(id int64, epoch int16) bool, err error) {
+	flow := p.v.Flow
+	target := checkpoint.NewProvenances(p.target)
+	if err := target.Update(ctx); err != nil {
+		return nil, nil, err
+	}
+	mine = func(id int64) bool {
+		known, ok := target.Of(id)
+		return ok && known.Flow == flow.Name
+	}
+	if len(flow.Drops) == 0 || p.there.Topics[checkpoint.MapTopic] == nil {
+		return mine, nil, nil
+	}
+	source := checkpoint.NewProvenances(p.source)
+	if err := source.Update(ctx); err != nil {
+		return nil, nil, err
+	}
+	return mine, func(id int64, _ int16) bool {
+		known, ok := source.Of(id)
+		foreign := known.KeepsNames && known.Source != "" && p.config.Flow(known.Flow) == nil // another deployment's
+		return ok && (foreign || slices.Contains(flow.Drops, known.Flow))
+	}, nil
 }
 
 // plan fixes the ranges of parts, by where both logs begin and end now.
@@ -326,91 +359,4 @@ func (v *Verification) Jobs() []*Job {
 		}
 	}
 	return jobs
-}
-
-// letters are the records of a topic that stand in a dead-letter topic; nil for
-// a flow that writes none. They are read when they are first asked for.
-func (p *preparation) letters(topic string) *letters {
-	flow := p.v.Flow
-	name := flow.LetterTopic(topic)
-	if !flow.WritesLetters() || p.here.Topics[name] == nil {
-		return nil
-	}
-	return &letters{
-		target: p.target, flow: flow.Name, topic: topic, letters: name,
-		partitions: len(p.here.Topics[name].Partitions), reading: make(chan struct{}, 1),
-	}
-}
-
-// letters finds dead letters by the record's place in the source.
-type letters struct {
-	target               Cluster
-	flow, topic, letters string
-	partitions           int
-
-	reading chan struct{} // capacity 1: whoever filled it owns the field below
-	found   map[int32]map[int64]bool
-}
-
-// maxLetters bounds how many are remembered.
-const maxLetters = 1 << 20
-
-var errTooManyLetters = errors.New("too many dead letters")
-
-func (l *letters) has(ctx context.Context, partition int32, offset int64) (bool, error) {
-	select {
-	case l.reading <- struct{}{}:
-		defer func() { <-l.reading }()
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
-	if l.found == nil {
-		if err := l.read(ctx); err != nil {
-			return false, err
-		}
-	}
-	return l.found[partition][offset], nil
-}
-
-func (l *letters) read(ctx context.Context) error {
-	found, n := map[int32]map[int64]bool{}, 0
-	for id := range int32(l.partitions) {
-		start, err := l.target.ListOffset(ctx, l.letters, id, kafka.Earliest)
-		if err != nil {
-			return fmt.Errorf("read the dead letters: %w", err)
-		}
-		_, err = l.target.Read(ctx, l.letters, id, start, func(r wire.Record) error {
-			partition, offset, ok := l.of(r.Headers)
-			if !ok {
-				return nil
-			}
-			if n++; n > maxLetters {
-				return errTooManyLetters
-			}
-			if found[partition] == nil {
-				found[partition] = map[int64]bool{}
-			}
-			found[partition][offset] = true
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("read the dead letters: %w", err)
-		}
-	}
-	l.found = found
-	return nil
-}
-
-// of reads a letter's headers: where in the source its record stood.
-func (l *letters) of(headers []wire.Header) (partition int32, offset int64, ok bool) {
-	at := map[string]string{}
-	for _, h := range headers {
-		at[h.Key] = string(h.Value)
-	}
-	if at["kmirror.flow"] != l.flow || at["kmirror.source.topic"] != l.topic {
-		return 0, 0, false
-	}
-	p, errP := strconv.ParseInt(at["kmirror.source.partition"], 10, 32)
-	o, errO := strconv.ParseInt(at["kmirror.source.offset"], 10, 64)
-	return int32(p), o, errP == nil && errO == nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -147,7 +148,7 @@ func (w *world) harm(t *rapid.T) (want verify.Difference, done bool) {
 		e.rec.Key = append([]byte("x"), e.rec.Key...)
 		want, want.Field = changed, "key"
 	case "header":
-		e.rec.Headers = append(e.rec.Headers[:len(e.rec.Headers):len(e.rec.Headers)], wire.Header{Key: "more"})
+		e.rec.Headers = append(slices.Clip(e.rec.Headers), wire.Header{Key: "more"})
 		want, want.Field = changed, "headers"
 	case "timestamp":
 		if w.stamped {
