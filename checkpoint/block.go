@@ -51,8 +51,11 @@ type Block struct {
 	TargetID   [16]byte // the target topic's id; zero when not known
 	Generation uint32
 	// Through: every source offset below has been dealt with. It is at least the
-	// end of the last run, and behind a loose one where the next run begins.
+	// end of the last run.
 	Through int64
+	// Stretch: behind a loose last run, so many target offsets lie before the
+	// next run, which begins at Through in the source. 0 where there is none yet.
+	Stretch int64
 	Runs    []Run
 }
 
@@ -70,7 +73,8 @@ type Block struct {
 //	              | source - previous end | target - previous end | count |
 //
 // The version is 2 if a run is loose: then every count is shifted left by one
-// bit, and the lowest bit says whether its run is. Otherwise it is 1, so that
+// bit, and the lowest bit says whether its run is; the stretch, another varint,
+// follows the last run. Otherwise it is 1, so that
 // those who know no other can read on.
 func EncodeBlock(b Block) wire.Record {
 	first, last := b.Runs[0], b.Runs[len(b.Runs)-1]
@@ -100,6 +104,9 @@ func EncodeBlock(b Block) wire.Record {
 		}
 		value = binary.AppendUvarint(value, count)
 		end = Run{Source: r.Source + r.Count, Target: r.Target + r.Count}
+	}
+	if version == 2 {
+		value = binary.AppendUvarint(value, uint64(b.Stretch))
 	}
 	return wire.Record{Key: key, Value: value}
 }
@@ -159,4 +166,8 @@ func (b *Block) decodeRuns(value *reader, source int64) {
 		b.Runs = append(b.Runs, r)
 	}
 	b.Through = value.sum(source, beyond)
+	if value.version > 1 {
+		b.Stretch = value.int64()
+		value.sum(target, b.Stretch)
+	}
 }

@@ -22,3 +22,20 @@ func (r *Recorder) Held() map[Key]int {
 	}
 	return held
 }
+
+// FillBlocksAt makes blocks full at n runs, so that short histories file many.
+func (r *Runs) FillBlocksAt(n int) { r.full = n }
+
+// Flush does what a Recorder's flush does, with what write says of how many
+// blocks are in the topic.
+func (r *Runs) Flush(k Key, write func([]Block) (failed bool)) {
+	blocks := r.Unsaved(k)
+	from := r.saved()
+	if write(blocks) {
+		r.unsave(from)
+	}
+	r.trim()
+}
+
+// Drop does what a deleted block's record does.
+func (r *Runs) Drop(b Block) { r.drop(b) }

@@ -146,7 +146,7 @@ func withThrough(b checkpoint.Block) checkpoint.Block {
 	last := b.Runs[len(b.Runs)-1]
 	b.Through = last.Source + last.Count
 	if last.Loose {
-		b.Through += 1000
+		b.Through, b.Stretch = b.Through+1000, 500
 	}
 	return b
 }
@@ -261,6 +261,9 @@ func genBlock(t *rapid.T, k checkpoint.Key) checkpoint.Block {
 		source, target = r.Source+r.Count, r.Target+r.Count
 	}
 	b.Through = source + gap.Draw(t, "beyond")
+	if slices.ContainsFunc(b.Runs, func(r checkpoint.Run) bool { return r.Loose }) {
+		b.Stretch = gap.Draw(t, "stretch")
+	}
 	return b
 }
 

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -16,10 +17,12 @@ type Runs struct {
 	TargetID [16]byte
 
 	generation uint32
-	through    int64 // every source offset below has been dealt with
-	count      int   // runs held
-	clean      int   // chunks[:clean] are as they were loaded
-	// Invariant: every chunk holds 1 to MaxBlockRuns runs and all but the last
+	persisted  uint32 // the generation that was loaded
+	through    int64  // every source offset below has been dealt with
+	count      int    // runs held
+	full       int    // runs of a full block; 0: MaxBlockRuns. Tests have less
+	clean      int    // chunks[:clean] are as they were loaded
+	// Invariant: every chunk holds at least one run, no more than fill a block, and all but the last
 	// are final: their memory is shared with clones and never written again.
 	// Chunk and block are the same thing: the first source of a chunk is the
 	// key of its block and never changes.
@@ -28,6 +31,8 @@ type Runs struct {
 
 type chunk struct {
 	generation uint32
+	open       bool  // read from the open block
+	through    int64 // read with a loose last run: up to where that speaks in the source
 	runs       []Run // of the first one only, the count may be 0
 }
 
@@ -53,12 +58,13 @@ func (r *Runs) Add(run Run) error {
 	defer func() { r.through = run.Source + run.Count }()
 	if any {
 		c, last := &r.chunks[len(r.chunks)-1], r.last()
+		c.through = 0
 		if last.Source+last.Count == run.Source && last.Target+last.Count == run.Target {
 			last.Count, last.Loose = last.Count+run.Count, run.Loose
 			r.clean = min(r.clean, len(r.chunks)-1)
 			return nil
 		}
-		if len(c.runs) < MaxBlockRuns {
+		if len(c.runs) < r.fullBlock() {
 			c.runs = append(c.runs, run)
 			r.count++
 			r.clean = min(r.clean, len(r.chunks)-1)
@@ -93,8 +99,8 @@ func (r *Runs) Begin(source, target int64) {
 		switch {
 		case !last.Loose:
 			return
-		case last.void() && last.Source == source && last.Target == target:
-			last.Loose = false
+		case last.void() && last.Source == source: // two blocks of one name may not be
+			*last = begin
 			r.clean = min(r.clean, len(r.chunks)-1)
 			return
 		}
@@ -113,6 +119,8 @@ func (r *Runs) Pass(source int64) {
 		r.clean = min(r.clean, len(r.chunks)-1)
 	}
 }
+
+func (r *Runs) fullBlock() int { return cmp.Or(r.full, MaxBlockRuns) }
 
 // Len returns the number of runs.
 func (r *Runs) Len() int { return r.count }
@@ -141,6 +149,20 @@ func (r *Runs) covered() int64 {
 func (r *Runs) last() *Run {
 	runs := r.chunks[len(r.chunks)-1].runs
 	return &runs[len(runs)-1]
+}
+
+// Mapped returns the source and target offsets that follow the last record that
+// is mapped, which is where End is or before it; not ok when none is.
+func (r *Runs) Mapped() (source, target int64, ok bool) {
+	for i := len(r.chunks) - 1; i >= 0; i-- {
+		runs := r.chunks[i].runs
+		for j := len(runs) - 1; j >= 0; j-- {
+			if run := runs[j]; run.Count > 0 {
+				return run.Source + run.Count, run.Target + run.Count, true
+			}
+		}
+	}
+	return 0, 0, false
 }
 
 // Through returns the source offset below which everything has been dealt
@@ -174,60 +196,94 @@ func (r *Runs) Clone() *Runs {
 func (r *Runs) CutTarget(target int64) { r.cut(math.MaxInt64, target) }
 
 // CutSource removes everything at or after a source offset, because it has to
-// be mirrored again.
+// be mirrored again: behind what stands in the target of it.
 func (r *Runs) CutSource(source int64) { r.cut(source, math.MaxInt64) }
 
 // Reset removes everything: the target topic with the given id takes the place
 // of the one before. What was persisted is void from the next flush on.
 func (r *Runs) Reset(targetID [16]byte) {
 	void := len(r.chunks) > 0
-	*r = Runs{TargetID: targetID, generation: r.generation}
+	*r = Runs{TargetID: targetID, generation: r.generation, persisted: r.persisted, full: r.full}
 	if void {
 		r.generation++
 		r.open(Run{Loose: true})
 	}
 }
 
+// Unsettled says whether something was cut off or reset that MapTopic does not
+// know of. It has to know before anything is written to the target behind the
+// cut: or the next owner takes what grew there for what was cut off.
+func (r *Runs) Unsettled() bool { return r.generation != r.persisted }
+
 // cut begins a new generation with what lies before both offsets. The last
-// chunk kept states it, or an empty run where nothing is kept.
+// chunk kept states it. Where mapping goes on is said by an empty run, unless
+// that is where what is kept ends: what stands between in the target was void
+// already, or is now because the source was cut.
 func (r *Runs) cut(source, target int64) {
 	source, target = max(0, source), max(0, target)
-	if end, targetEnd, ok := r.End(); !ok || (max(end, r.through) <= source && targetEnd <= target) {
+	end, targetEnd, ok := r.End()
+	if !ok || (max(end, r.through) <= source && targetEnd <= target) {
 		return
 	}
-	start := r.chunks[0].runs[0]
-	r.truncate(source, target)
+	first := r.truncate(source, target)
 	r.generation++
-	if len(r.chunks) == 0 {
-		r.open(Run{Source: min(source, start.Source), Target: min(target, start.Target)})
-		r.through = r.chunks[0].runs[0].Source
+	if last := len(r.chunks) - 1; last >= 0 {
+		r.chunks[last].generation = r.generation
+		r.clean = min(r.clean, last)
 	}
-	last := len(r.chunks) - 1
-	r.chunks[last].generation = r.generation
-	r.clean = min(r.clean, last)
+	switch {
+	case source < math.MaxInt64:
+		r.open(Run{Source: source, Target: targetEnd})
+	case first != nil:
+		begin := Run{Source: first.Source, Target: min(target, first.Target)}
+		if end, targetEnd, some := r.End(); some {
+			if begin.Source = end; begin.Target == targetEnd {
+				break
+			}
+		}
+		r.open(begin)
+	}
+	if last := r.last(); last.Count == 0 {
+		r.through = last.Source
+	}
 }
 
-// truncate removes what lies at or after either offset. What a loose last run
-// is followed by counts as not mirrored: whoever knows better adds it.
-func (r *Runs) truncate(source, target int64) {
+// truncate removes what lies at or after either offset, and returns the first
+// run of that if nothing before it was lost. What the target holds of a loose
+// stretch that it lost a part of counts as not mirrored: whoever knows better
+// adds it.
+func (r *Runs) truncate(source, target int64) (first *Run) {
 	before, _, _ := r.End()
 	keep := sort.Search(len(r.chunks), func(i int) bool { return r.chunks[i].runs[0].reaches(source, target) })
+	if keep < len(r.chunks) {
+		first = &r.chunks[keep].runs[0]
+	}
 	for _, c := range r.chunks[keep:] {
 		r.count -= len(c.runs)
 	}
 	r.chunks = slices.Clone(r.chunks[:keep])
 	if keep > 0 {
 		c := &r.chunks[keep-1]
-		r.count -= len(c.runs)
-		c.runs = truncated(c.runs, source, target)
-		r.last().Loose = r.last().void()
-		r.count += len(c.runs)
+		whole := c.runs
+		c.runs, c.through = truncated(whole, source, target), 0
+		n := len(c.runs)
+		if n < len(whole) {
+			first = &whole[n]
+		}
+		last := r.last()
+		if last.Count < whole[n-1].Count {
+			first = nil
+		} else if last.Loose && !last.void() && target < math.MaxInt64 {
+			first, last.Loose = nil, false
+		}
+		r.count -= len(whole) - n
 	}
 	if end, _, ok := r.End(); !ok || end != before {
 		r.through = end // what was passed lay behind records that are gone
 	}
 	r.through = min(r.through, source)
 	r.clean = min(r.clean, max(0, keep-1))
+	return first
 }
 
 // reaches says whether the run begins at or after either offset.

@@ -21,7 +21,11 @@ func (r *Runs) blocks(k Key, from int) []Block {
 			b.Open = true
 			b.Through = max(b.Through, r.through)
 		} else if last.Loose {
-			b.Through = r.chunks[next].runs[0].Source
+			first := r.chunks[next].runs[0]
+			b.Through, b.Stretch = first.Source, first.Target-last.Target-last.Count
+			if c.through > 0 { // what lies between may not have been read yet
+				b.Through = min(b.Through, c.through)
+			}
 		}
 		blocks = append(blocks, b)
 	}
@@ -48,7 +52,7 @@ func (r *Runs) Merge(blocks ...Block) {
 func (r *Runs) follow(b Block) bool {
 	n, first := len(r.chunks), b.Runs[0]
 	if n == 0 && b.Generation >= r.generation {
-		r.TargetID, r.generation = b.TargetID, b.Generation
+		r.TargetID, r.generation, r.persisted = b.TargetID, b.Generation, b.Generation
 	}
 	if r.TargetID == [16]byte{} && b.Generation >= r.generation {
 		r.TargetID = b.TargetID
@@ -78,7 +82,11 @@ func otherTopic(a, b [16]byte) bool {
 }
 
 func (r *Runs) appendChunk(b Block) {
-	r.chunks = append(r.chunks, chunk{generation: b.Generation, runs: slices.Clone(b.Runs)})
+	c := chunk{generation: b.Generation, open: b.Open, runs: slices.Clone(b.Runs)}
+	if end, covered := b.end(); covered > end {
+		c.through = covered
+	}
+	r.chunks = append(r.chunks, c)
 	r.count += len(b.Runs)
 	r.through = max(r.through, b.Through)
 	r.clean = len(r.chunks)
@@ -116,6 +124,9 @@ func (b Block) before(source, target int64) (_ Block, some bool) {
 		b.Through = all[n].Source
 	}
 	b.Through = min(b.Through, source)
+	if b.Runs[len(b.Runs)-1] != all[len(all)-1] {
+		b.Stretch = 0
+	}
 	if end, covered := b.end(); end == covered && len(b.Runs) < len(all) {
 		b.Through = end // what was passed lay behind runs that are gone
 	}
@@ -130,7 +141,7 @@ func (r *Runs) assemble(blocks []Block) {
 			newest = b
 		}
 	}
-	*r = Runs{TargetID: newest.TargetID, generation: newest.Generation}
+	*r = Runs{TargetID: newest.TargetID, generation: newest.Generation, persisted: newest.Generation, full: r.full}
 	blocks = slices.DeleteFunc(blocks, func(b Block) bool { return otherTopic(b.TargetID, r.TargetID) })
 
 	// From the highest generation down, each is cut where those above begin.
@@ -154,40 +165,60 @@ func (r *Runs) assemble(blocks []Block) {
 		return cmp.Or(cmp.Compare(a.Runs[0].Source, b.Runs[0].Source), b.compare(a))
 	})
 	for _, b := range kept {
-		if b.Runs = r.unknown(b.Runs); len(b.Runs) > 0 {
-			r.appendChunk(b)
-		}
+		r.extend(b)
 	}
 }
 
-// unknown returns what of runs lies behind what r speaks of.
-func (r *Runs) unknown(runs []Run) []Run {
+// extend appends what of b lies behind what r speaks of. Where that begins in a
+// loose stretch of b, r's last run becomes loose.
+func (r *Runs) extend(b Block) {
 	_, target, some := r.End()
-	source := r.covered()
+	source, through := r.covered(), b.Through
 	var left []Run
-	for _, run := range runs {
+	stretch := false // a loose run of b was the last to be passed over
+	for _, run := range b.Runs {
 		known := max(0, source-run.Source, target-run.Target)
 		if known < run.Count || (run.Count == 0 && known == 0 && (!some || run.Source > source || run.Target > target)) {
+			if len(left) == 0 && stretch && known == 0 {
+				r.loosen(run.Source)
+			}
 			left = append(left, Run{Source: run.Source + known, Target: run.Target + known, Count: run.Count - known, Loose: run.Loose})
 		}
+		stretch = run.Loose && run.Count > 0
 	}
-	return left
+	switch {
+	case len(left) > 0:
+		b.Runs = left
+		r.appendChunk(b)
+	case stretch && through > source:
+		r.loosen(through)
+	}
+}
+
+// loosen makes the last run loose, up to a source offset.
+func (r *Runs) loosen(through int64) {
+	if last := r.last(); last.Count > 0 {
+		last.Loose = true
+		r.through = max(r.through, through)
+		r.chunks[len(r.chunks)-1].through = r.through
+	}
 }
 
 // drop forgets a full block that was deleted from the topic, by its first
 // source offset and generation.
 func (r *Runs) drop(b Block) {
-	for i, c := range r.chunks {
-		if c.runs[0].Source == b.Runs[0].Source && c.generation == b.Generation {
-			r.chunks = slices.Delete(slices.Clone(r.chunks), i, i+1)
-			r.count -= len(c.runs)
-			if n := len(r.chunks); n > 0 { // the last one is never shared
-				r.chunks[n-1].runs = slices.Clone(r.chunks[n-1].runs)
-			}
-			r.clean = len(r.chunks)
-			return
-		}
+	i := slices.IndexFunc(r.chunks, func(c chunk) bool {
+		return c.runs[0].Source == b.Runs[0].Source && c.generation == b.Generation
+	})
+	if i < 0 || i == len(r.chunks)-1 && r.chunks[i].open { // which the open block says too
+		return
 	}
+	r.count -= len(r.chunks[i].runs)
+	r.chunks = slices.Delete(slices.Clone(r.chunks), i, i+1)
+	if n := len(r.chunks); n > 0 { // the last one is never shared
+		r.chunks[n-1].runs = slices.Clone(r.chunks[n-1].runs)
+	}
+	r.clean = len(r.chunks)
 }
 
 // unsaved says whether anything differs from what was loaded or saved.

@@ -26,8 +26,7 @@ type blockName struct {
 // extent is what a full block speaks of.
 type extent struct {
 	target         int64 // of the first run
-	end, targetEnd int64 // of the last
-	id             [16]byte
+	end, targetEnd int64 // of the last, with what is loose behind it
 }
 
 // Add notes blocks that are in the topic; open ones are passed over.
@@ -39,8 +38,9 @@ func (f *Filed) Add(blocks ...Block) {
 		if f.blocks == nil {
 			f.blocks = make(map[blockName]extent)
 		}
+		_, covered := b.end()
 		last := b.Runs[len(b.Runs)-1]
-		f.blocks[nameOf(b)] = extent{target: b.Runs[0].Target, end: last.Source + last.Count, targetEnd: last.Target + last.Count, id: b.TargetID}
+		f.blocks[nameOf(b)] = extent{target: b.Runs[0].Target, end: covered, targetEnd: last.Target + last.Count + b.Stretch}
 	}
 }
 
@@ -59,7 +59,8 @@ func nameOf(b Block) blockName { return blockName{b.Generation, b.Runs[0].Source
 func (f *Filed) Len() int { return len(f.blocks) }
 
 // Below returns the blocks that nobody needs any more when the target's log
-// begins at offset start: those that end there or below, and those that are void.
+// begins at offset start: those that end there or below, and those that are void;
+// never the newest, which says where mapping stands should the open one be lost.
 // They are to be deleted in this order, and a part of them only from its
 // beginning; Remove is then the caller's.
 func (f *Filed) Below(k Key, start int64) []Block {
@@ -70,7 +71,9 @@ func (f *Filed) Below(k Key, start int64) []Block {
 		generation, nextSource, nextTarget := names[i].generation, source, target
 		for ; i >= 0 && names[i].generation == generation; i-- {
 			n, e := names[i], f.blocks[names[i]]
-			if n.source >= source || e.target >= target || min(e.targetEnd, target) <= start {
+			if i == len(names)-1 {
+				// the newest
+			} else if n.source >= source || e.target >= target || min(e.targetEnd, target) <= start {
 				gone = append(gone, n)
 			}
 			nextSource, nextTarget = min(nextSource, n.source), min(nextTarget, e.target)

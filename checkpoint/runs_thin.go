@@ -1,9 +1,6 @@
 package checkpoint
 
-import (
-	"math/bits"
-	"slices"
-)
+import "math/bits"
 
 // Thin returns how to keep only about keep runs of those below source offset
 // below, which is at or before whatever an offset may still be asked for exactly:
@@ -16,44 +13,44 @@ import (
 // loaded l since it recorded the partition last, is the only one that does, and
 // tells Filed of what it did. There is nothing to do when both are empty.
 func (l Loaded) Thin(k Key, below int64, keep int) (write, gone []Block) {
-	r := l.Runs
-	chunks := 0
-	for chunks+1 < len(r.chunks) && r.chunks[chunks+1].runs[0].Source <= below {
-		chunks++
+	keep = max(keep, 1)
+	chunks := l.Runs.chunks
+	n := 0
+	for n+1 < len(chunks) && chunks[n+1].runs[0].Source <= below {
+		n++
 	}
-	if chunks == 0 {
+	if n == 0 {
 		return nil, nil
 	}
 	var runs []Run
-	for _, c := range r.chunks[:chunks] {
+	for _, c := range chunks[:n] {
 		runs = append(runs, c.runs...)
 	}
-	next := r.chunks[chunks].runs[0]
-	if len(runs) <= max(keep, 1) {
+	if len(runs) <= keep {
 		return nil, nil
 	}
-	runs = thinned(runs, next.Target, max(keep, 1))
-	generation := r.chunks[chunks-1].generation // the highest there
-	through := next.Source
-	for len(runs) > 0 { // from the end on: each voids what older generations say behind its beginning
-		n := len(runs) - (len(runs)-1)%MaxBlockRuns - 1
-		b := Block{Key: k, TargetID: r.TargetID, Generation: generation, Through: through, Runs: runs[n:]}
-		if last := runs[len(runs)-1]; !last.Loose {
-			b.Through = last.Source + last.Count
+	next, end, generation := chunks[n].runs[0], runs[len(runs)-1], chunks[n-1].generation
+	runs = thinned(runs, next.Target, keep)
+	first := runs[0].Source
+	for len(runs) > 0 { // from the end on, because each voids what older generations say behind its beginning
+		cut := (len(runs) - 1) / l.Runs.fullBlock() * l.Runs.fullBlock()
+		b := Block{Key: k, TargetID: l.Runs.TargetID, Generation: generation, Runs: runs[cut:]}
+		last := runs[len(runs)-1]
+		if b.Through = last.Source + last.Count; last.Loose {
+			b.Through, b.Stretch = next.Source, next.Target-last.Target-last.Count
 		}
-		write = append(write, b)
-		through, runs = runs[n].Source, runs[:n]
+		write, runs, next = append(write, b), runs[:cut], b.Runs[0]
 	}
-	first, end, _ := r.chunks[0].runs[0].Source, int64(0), 0
-	for _, run := range r.chunks[chunks-1].runs {
-		end = run.Source + run.Count
+	written := make(map[blockName]bool)
+	for _, b := range write {
+		written[nameOf(b)] = true
 	}
 	var names []blockName
-	for _, n := range l.Filed.sorted() {
-		again := slices.ContainsFunc(write, func(b Block) bool { return nameOf(b) == n })
-		void := n.generation < generation
-		if n.source >= first && !again && (void || (n.generation == generation && l.Filed.blocks[n].end <= end)) {
-			names = append(names, n)
+	for _, name := range l.Filed.sorted() {
+		void := name.generation < generation
+		within := name.generation == generation && l.Filed.blocks[name].end <= end.Source+end.Count
+		if name.source >= first && !written[name] && (void || within) {
+			names = append(names, name)
 		}
 	}
 	return write, l.Filed.named(k, names)
@@ -69,6 +66,9 @@ func thinned(runs []Run, next int64, keep int) []Run {
 			behind := next
 			if i+1 < len(runs) {
 				behind = runs[i+1].Target
+			}
+			if i > 0 && run.Count == 0 {
+				continue // where mapping went on: that shows
 			}
 			if i > 0 && last.Count > 0 && behind-(last.Target+last.Count) <= width {
 				last.Loose = true

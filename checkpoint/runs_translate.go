@@ -104,7 +104,9 @@ func (r *Runs) locate(offset int64, back bool) Translation {
 	switch {
 	case run.void():
 		return Translation{Offset: to, Before: true}
-	case run.Loose && into > run.Count && to > at:
+	case run.Loose && into == run.Count:
+		return Translation{Offset: at, Exact: true}
+	case run.Loose && to > at:
 		_, to = r.behind(i, j).sides(back) // an empty one says more closely where the stretch ends
 		return Translation{Offset: at, Slack: to - at, Exact: to == at}
 	default:
