@@ -1,5 +1,7 @@
 package checkpoint
 
+import "math"
+
 // A topic that two sites write and mirror to each other under one name (identity
 // naming both ways) has its records on both sides, in different orders: those
 // produced here come first here, those produced there come first there. Each
@@ -12,7 +14,9 @@ package checkpoint
 //
 // The answer is the lower of the two: everything unread lies at or beyond it, so
 // nothing is skipped. What was read and lies beyond it (a2 and a3 above) is read
-// again; if there is none, the answer is exact.
+// again; if there is none, the answer is exact. Where all of ours that is mirrored
+// has been read, theirs alone is the answer: what of ours is still to come there
+// comes behind everything.
 
 // joint translates an offset of one side of a shared partition to the other.
 // Ours is the map of what was produced on the side that is asked from, theirs
@@ -28,13 +32,20 @@ func joint(ours, theirs lookup, offset int64) (Translation, bool) {
 	if !ok {
 		return Translation{Offset: -1}, false
 	}
+	if end, _ := theirs.to(math.MaxInt64); b.Slack == 0 && b.Offset == end.Offset {
+		// All of theirs that came here is read: the next one there is one that their
+		// flow has not dealt with.
+		if through, ok := theirs.through(); ok && through >= b.Offset {
+			b = Translation{Offset: through, Exact: true}
+		}
+	}
 	answer, other, bound := a, theirs, b
-	if b.Offset < a.Offset {
+	if end, _ := ours.to(math.MaxInt64); b.Offset < a.Offset || a.Offset == end.Offset {
 		answer, other, bound = b, ours, a
 	}
 	// Of the other map's records those before bound are read. Is there one of
 	// them at or behind the answer?
-	exact := a.Exact && (b.Exact || b.Shortfall > 0)
+	exact := (a.Exact || a.Before) && (b.Exact || b.Shortfall > 0 || b.Before) && a.Slack == 0 && b.Slack == 0
 	if exact && bound.Offset > answer.Offset {
 		next, known := other.from(answer.Offset)
 		exact = known && next.Offset >= offset

@@ -9,15 +9,16 @@ import (
 // Checkpoint records carry what the next life has to know about our commits,
 // in a header, so that key and value stay MirrorMaker 2's byte for byte.
 //
-//	| version | flags | upstream | downstream |
+//	| version = 1 | flags | standing: upstream, downstream |
+//	| version = 2 | flags | standing: upstream, downstream | intended: upstream, downstream |
 //
-// Upstream and downstream, unsigned varints, are where both sides stood at the
-// same place when the record was written (flag 1: they did). Flag 2: the
-// checkpoint itself is about to be committed, to the target or, with flag 4, to
-// the source; the record is written before the commit, so a next life that finds
-// either of the two places knows it for ours. The version is 1, or 2 if flag 4
-// is set: a reader that knows version 1 only takes such a record for
-// MirrorMaker 2's.
+// Standing, unsigned varints, is where both sides stood at the same place when
+// the record was written; it is there with flag 1. Intended is the commit that is
+// about to be made, to the target or, with flag 4, to the source; there is one
+// with flag 2. The record is written before the commit, so a next life that
+// finds either of the two places knows it for ours. In version 1 the checkpoint
+// itself is what is intended, and it is always for the target; a reader that
+// knows version 1 only takes a record of version 2 for MirrorMaker 2's.
 const memoryHeader = "kmirror.committed"
 
 const (
@@ -27,18 +28,25 @@ const (
 )
 
 // remember adds the header to the record of a checkpoint.
-func remember(rec *wire.Record, m memory) {
+func remember(rec *wire.Record, here position, m memory) {
 	value := []byte{1, 0}
-	if m.intends {
-		value[1] |= memoryIntends
-	}
-	if m.intends && m.back {
-		value[0], value[1] = 2, value[1]|memoryBack
+	add := func(p position) {
+		value = binary.AppendUvarint(value, uint64(p.up))
+		value = binary.AppendUvarint(value, uint64(p.down))
 	}
 	if m.stands {
 		value[1] |= memoryStands
-		value = binary.AppendUvarint(value, uint64(m.standing.up))
-		value = binary.AppendUvarint(value, uint64(m.standing.down))
+		add(m.standing)
+	}
+	if m.intends {
+		value[1] |= memoryIntends
+		if m.back || m.intended != here {
+			value[0] = 2
+			add(m.intended)
+		}
+		if m.back {
+			value[1] |= memoryBack
+		}
 	}
 	rec.Headers = append(rec.Headers, wire.Header{Key: memoryHeader, Value: value})
 }
@@ -59,11 +67,14 @@ func recall(rec wire.Record, c Checkpoint, before memory) memory {
 			break
 		}
 		var m memory
+		if flags&memoryStands != 0 {
+			m.standing, m.stands = position{up: r.int64(), down: r.int64()}, true
+		}
 		if flags&memoryIntends != 0 {
 			m.intended, m.intends, m.back = here, true, flags&memoryBack != 0
 		}
-		if flags&memoryStands != 0 {
-			m.standing, m.stands = position{up: r.int64(), down: r.int64()}, true
+		if m.intends && version == 2 {
+			m.intended = position{up: r.int64(), down: r.int64()}
 		}
 		if r.bad != "" {
 			break

@@ -153,6 +153,14 @@ func (x *Index) Invert(flow, sourceTopic string, partition int32, offset int64) 
 	return x.locate(flow, sourceTopic, partition, func(r *Runs) Translation { return r.Backward(offset) })
 }
 
+// Through returns the offset of a source topic's present incarnation below which
+// everything has been dealt with. It is not ok when nothing is known about the
+// partition.
+func (x *Index) Through(flow, sourceTopic string, partition int32) (int64, bool) {
+	t, ok := x.locate(flow, sourceTopic, partition, func(r *Runs) Translation { return Translation{Offset: r.Through()} })
+	return t.Offset, ok
+}
+
 func (x *Index) locate(flow, topic string, partition int32, in func(*Runs) Translation) (Translation, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

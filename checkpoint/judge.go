@@ -27,8 +27,9 @@ const (
 	// but the group has members on the source, so it is not touched there.
 	ActiveAtSource State = "active-at-source"
 	// Diverged: somebody moved the target's group since we last wrote, on or
-	// back. It is left alone until both stand at the same place, or its offset
-	// on the target is deleted, or the operator says so.
+	// back, or what it stood behind was lost there. It is left alone until both
+	// stand at the same place, or its offset on the target is put back or deleted,
+	// or the operator says so.
 	Diverged State = "diverged"
 	// Failed: see the error.
 	Failed State = "error"
@@ -80,14 +81,16 @@ func (m memory) source(offset int64) (p position, mine, sure bool) {
 	return m.match(func(p position) bool { return p.up == offset }, true)
 }
 
+// match asks about the target, or with back about the source. The side that an
+// intended commit was for stands where it stood before or where it was to go. The
+// other side was seen at the intended place when that was written down, so what
+// it was before does not count.
 func (m memory) match(is func(position) bool, back bool) (p position, mine, sure bool) {
 	switch {
-	case m.intends && m.back == back && is(m.intended):
-		return m.intended, true, true
-	case m.stands && is(m.standing):
-		return m.standing, true, true
 	case m.intends && is(m.intended):
-		return m.intended, true, false
+		return m.intended, true, m.back == back
+	case m.stands && (!m.intends || m.back == back) && is(m.standing):
+		return m.standing, true, true
 	default:
 		return position{}, false, false
 	}
@@ -120,8 +123,8 @@ const (
 //
 //	target where we left it     the source moved, or more is mirrored: the target
 //	                            follows. Never backwards unless the source went
-//	                            back, or the target lost what it stood behind
-//	                            (its log was cut and mirrored anew)
+//	                            back: where the target's log was cut and mirrored
+//	                            anew, so that it stands too far, it has diverged
 //	target moved, source not    the source follows if that is wanted, by the same
 //	                            rules with the sides exchanged
 //	both moved, or no base      diverged: nobody is moved
@@ -207,8 +210,10 @@ func (v view) follow(p position, sure bool) verdict {
 		return verdict{state: Behind, do: forward}
 	case v.source == p.up && v.backMapped && v.back.Offset == v.source:
 		return verdict{state: InStep} // the same place by the map inverted: others' records lie between
-	case to > v.target, sure && v.there.Exact && beyond: // or records would be skipped
+	case to > v.target:
 		return verdict{state: Behind, do: forward}
+	case v.there.Exact && beyond: // going on there would skip records; going back is the operator's to say
+		return verdict{state: Diverged}
 	default:
 		return verdict{state: InStep}
 	}

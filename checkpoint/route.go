@@ -9,6 +9,7 @@ type Translator interface {
 	Ready() <-chan struct{}
 	Translate(flow, sourceTopic string, partition int32, offset int64) (Translation, bool)
 	Invert(flow, sourceTopic string, partition int32, offset int64) (Translation, bool)
+	Through(flow, sourceTopic string, partition int32) (int64, bool)
 	Runs(flow, sourceTopic string, partition int32) *Runs
 }
 
@@ -62,46 +63,47 @@ func (r Routes) Shared(topic string) bool {
 // ToTarget translates an offset of a source topic. It is not ok when nothing is
 // known about the partition.
 func (r Routes) ToTarget(topic string, partition int32, offset int64) (Translation, bool) {
-	there := r.forward(topic, partition)
+	ours := r.forward(topic, partition)
 	if !r.Shared(topic) {
-		return there.to(offset)
+		return ours.to(offset)
 	}
-	return joint(there, r.opposite(topic, partition), offset)
+	return joint(ours, r.opposite(topic, partition), offset)
 }
 
 // ToSource translates an offset of the copy of a source topic.
 func (r Routes) ToSource(topic string, partition int32, offset int64) (Translation, bool) {
-	back := r.forward(topic, partition).turned()
+	theirs := r.forward(topic, partition).turned()
 	if !r.Shared(topic) {
-		return back.to(offset)
+		return theirs.to(offset)
 	}
-	return joint(back, r.opposite(topic, partition).turned(), offset)
+	return joint(r.opposite(topic, partition).turned(), theirs, offset)
 }
 
 // lookup is the map of a partition, as a reader of one side asks it.
 type lookup struct {
-	to   func(offset int64) (Translation, bool) // to the other side
-	from func(offset int64) (Translation, bool) // from the other side
+	to      func(offset int64) (Translation, bool) // to the other side
+	from    func(offset int64) (Translation, bool) // from the other side
+	through func() (int64, bool)                   // what the flow has dealt with, on the side it comes from
 }
 
-func (l lookup) turned() lookup { return lookup{to: l.from, from: l.to} }
+func (l lookup) turned() lookup { return lookup{to: l.from, from: l.to, through: l.through} }
 
 // forward is asked from the source.
 func (r Routes) forward(topic string, partition int32) lookup {
-	maps, name := r.Forward.Maps, r.Forward.Flow.Name
-	return lookup{
-		to:   func(offset int64) (Translation, bool) { return maps.Translate(name, topic, partition, offset) },
-		from: func(offset int64) (Translation, bool) { return maps.Invert(name, topic, partition, offset) },
-	}
+	return r.Forward.lookup(topic, partition)
 }
 
 // opposite is the other flow's map of a shared pair, asked from the source of
 // the forward flow, which is that flow's target.
 func (r Routes) opposite(topic string, partition int32) lookup {
-	maps, name, target := r.Opposite.Maps, r.Opposite.Flow.Name, r.Forward.Flow.TargetTopic(topic)
+	return r.Opposite.lookup(r.Forward.Flow.TargetTopic(topic), partition).turned()
+}
+
+func (r Route) lookup(topic string, partition int32) lookup {
 	return lookup{
-		to:   func(offset int64) (Translation, bool) { return maps.Invert(name, target, partition, offset) },
-		from: func(offset int64) (Translation, bool) { return maps.Translate(name, target, partition, offset) },
+		to:      func(offset int64) (Translation, bool) { return r.Maps.Translate(r.Flow.Name, topic, partition, offset) },
+		from:    func(offset int64) (Translation, bool) { return r.Maps.Invert(r.Flow.Name, topic, partition, offset) },
+		through: func() (int64, bool) { return r.Maps.Through(r.Flow.Name, topic, partition) },
 	}
 }
 

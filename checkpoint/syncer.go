@@ -254,8 +254,9 @@ func (s *Syncer) round(ctx context.Context) error {
 	work := s.judgeAll(chosen, time.Now())
 	err := s.write(ctx, work)
 	if err == nil {
-		s.settle(work.forward, s.targetGroups.commit(ctx, offsetsOf(work.forward)), time.Now())
-		s.settle(work.backward, s.sourceGroups.commit(ctx, offsetsOf(work.backward)), time.Now())
+		taken := s.settle(work.forward, s.targetGroups.commit(ctx, offsetsOf(work.forward)), time.Now())
+		taken = append(taken, s.settle(work.backward, s.sourceGroups.commit(ctx, offsetsOf(work.backward)), time.Now())...)
+		err = s.append(ctx, taken)
 	}
 	return errors.Join(err, s.removeDeleted(ctx))
 }

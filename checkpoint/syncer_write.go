@@ -67,18 +67,25 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 	case !p.mapped || p.there.Shortfall > 0:
 		r.state = Waiting
 	}
+	found := false // at the same place, and no earlier note would tell a next life
 	if r.same && r.do == leave {
+		_, target, _ := p.ours.target(v.target)
+		_, source, _ := p.ours.source(v.source)
+		found = !target || g.carry && !source
 		p.ours.settle(position{v.source, v.target}) // whoever put them there
 	}
 	here := position{up: v.source, down: p.there.Offset}
 	if r.do == backward {
 		here = position{up: p.back.Offset, down: v.target}
 	}
-	news := r.do != leave || s.flow.Checkpoints && p.mapped && (p.checkpointed != here || p.checkpointedAt.IsZero())
+	news := r.do != leave || found || s.flow.Checkpoints && p.mapped && (p.checkpointed != here || p.checkpointedAt.IsZero())
 	if p.state != r.state {
 		p.state, p.since = r.state, now
 	}
 	if news && now.Sub(p.checkpointedAt) < checkpointEvery {
+		if found {
+			p.ours = v.ours // and is found again
+		}
 		return // stays due
 	}
 	p.err, p.due = nil, false
@@ -98,12 +105,17 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 		p.ours.intend(here, true, from, stands)
 		w.backward = append(w.backward, dueCommit{group: g, part: p, pair: at, at: at, here: GroupOffset{here.up, said.Epoch, said.Metadata}, to: here})
 	}
-	rec := EncodeCheckpoint(Checkpoint{Group: g.name, Topic: p.targetTopic, Partition: at.Partition, Upstream: here.up, Downstream: here.down, Metadata: said.Metadata})
-	rec.Timestamp = now.UnixMilli()
-	remember(&rec, p.ours)
-	w.notes = append(w.notes, rec)
+	w.notes = append(w.notes, note(g, p, at, here, said.Metadata, now))
 	w.noted = append(w.noted, p)
 	p.checkpointed, p.checkpointedAt = here, now
+}
+
+// note is the checkpoint of one partition of a group, with what is remembered.
+func note(g *group, p *groupPartition, at kafka.TopicPartition, here position, metadata string, now time.Time) wire.Record {
+	rec := EncodeCheckpoint(Checkpoint{Group: g.name, Topic: p.targetTopic, Partition: at.Partition, Upstream: here.up, Downstream: here.down, Metadata: metadata})
+	rec.Timestamp = now.UnixMilli()
+	remember(&rec, here, p.ours)
+	return rec
 }
 
 // checkpointReturn says on the source where a group that is carried back stands,
@@ -120,7 +132,7 @@ func (s *Syncer) checkpointReturn(w *work, g *group, p *groupPartition, at kafka
 	}
 	rec := EncodeCheckpoint(Checkpoint{Group: g.name, Topic: at.Topic, Partition: at.Partition, Upstream: here.down, Downstream: here.up, Metadata: p.target.Metadata})
 	rec.Timestamp = now.UnixMilli()
-	remember(&rec, memory{}) // it is not by this record that anybody knows a commit for ours
+	remember(&rec, here, memory{}) // it is not by this record that anybody knows a commit for ours
 	w.returns = append(w.returns, rec)
 	w.returned = append(w.returned, p)
 	p.returned, p.returnedAt = here, now
@@ -146,17 +158,23 @@ func (s *Syncer) write(ctx context.Context, w *work) error {
 			s.returning.note(err)
 		}
 	}
-	err := appendAll(ctx, s.target, s.notes.name, 0, w.notes, func(int) {})
-	if err == nil {
-		return nil
+	err := s.append(ctx, w.notes)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, p := range w.noted {
+			p.checkpointedAt, p.due = time.Time{}, true
+		}
 	}
-	s.notes.lost()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range w.noted {
-		p.checkpointedAt, p.due = time.Time{}, true
+	return err
+}
+
+func (s *Syncer) append(ctx context.Context, notes []wire.Record) error {
+	if err := appendAll(ctx, s.target, s.notes.name, 0, notes, func(int) {}); err != nil {
+		s.notes.lost()
+		return fmt.Errorf("write checkpoints: %w", err)
 	}
-	return fmt.Errorf("write checkpoints: %w", err)
+	return nil
 }
 
 func offsetsOf(due []dueCommit) dueGroups {
@@ -171,33 +189,42 @@ func offsetsOf(due []dueCommit) dueGroups {
 }
 
 // settle takes in what became of commits. What failed is tried again, more and
-// more seldom.
-func (s *Syncer) settle(due []dueCommit, outcomes map[string]outcome, now time.Time) {
+// more seldom. What was refused is taken back: it returns the checkpoints that
+// say so.
+func (s *Syncer) settle(due []dueCommit, outcomes map[string]outcome, now time.Time) (taken []wire.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range due {
 		p := d.part
-		err, unsure := outcomes[d.group.name].of(d.at)
-		switch {
-		case errors.Is(err, errMembers):
-			s.refused(d, now)
-		case err != nil:
-			p.ours.intends = p.ours.intends && unsure
-			p.err, p.due = fmt.Errorf("commit: %w", err), true
-			p.retry = now.Add(min(30*time.Second, 250*time.Millisecond<<min(p.failures, 10)))
-			p.failures++
-		default:
-			s.committed(d, now)
+		result, told := outcomes[d.group.name]
+		if !told {
+			result = outcome{err: errUnanswered, unsure: true}
 		}
+		err, unsure := result.of(d.at)
+		if err == nil {
+			s.committed(d, now)
+			continue
+		}
+		if !unsure {
+			p.ours.intends = false
+			taken = append(taken, note(d.group, p, d.pair, d.to, d.here.Metadata, now))
+		}
+		if errors.Is(err, errMembers) {
+			s.refused(d, now)
+			continue
+		}
+		p.err, p.due = fmt.Errorf("commit: %w", err), true
+		p.retry = now.Add(min(30*time.Second, 250*time.Millisecond<<min(p.failures, 10)))
+		p.failures++
 	}
+	return taken
 }
 
 // refused takes in that a group has members.
 func (s *Syncer) refused(d dueCommit, now time.Time) {
 	p := d.part
-	backward := p.ours.back
-	p.ours.intends, d.group.refused, p.since = false, now, now
-	if backward {
+	d.group.refused, p.since = now, now
+	if p.ours.back {
 		d.group.busy, p.state = true, ActiveAtSource
 	} else {
 		d.group.active, p.state = true, ActiveAtTarget
