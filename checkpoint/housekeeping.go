@@ -85,6 +85,9 @@ func Housekeep(k Key, l Loaded, needs Needs, limits Limits) Chores {
 	}
 	if l.Runs.Len() > limits.Runs && needs.Lowest >= 0 {
 		write, gone := l.Thin(k, needs.Lowest, max(1, limits.Runs/2))
+		if len(gone) == 0 { // it has been thinned as far as it may
+			write = nil
+		}
 		for _, b := range write {
 			c.add(EncodeBlock(b), &c.Thinned)
 		}

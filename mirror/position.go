@@ -184,10 +184,16 @@ func complete(ledger *checkpoint.Ledger, known *checkpoint.Runs, b wire.Batch) e
 // before mirroring began, or its anchors were deleted because the map holds it (see
 // checkpoint.Housekeep): there the map is all there is.
 func proven(ledger *checkpoint.Ledger, known *checkpoint.Runs, start int64) int64 {
-	if lowest, ok := ledger.Lowest(); ok {
-		start = max(start, known.Forward(lowest).Offset)
+	lowest, ok := ledger.Lowest()
+	if !ok {
+		return start
 	}
-	return start
+	at := known.Forward(lowest)
+	if at.Slack > 0 { // it lies somewhere between
+		_, end, _ := known.End()
+		at.Offset = max(at.Offset, end-max(0, end-at.Offset-at.Slack))
+	}
+	return max(start, at.Offset)
 }
 
 // verify cuts the map back to what the target still holds, and returns how many
@@ -209,7 +215,7 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 			break
 		}
 		if mapped <= floor {
-			doubt = replaced || known.Forward(source).Slack > 0
+			doubt = replaced || was > end && known.Forward(source).Slack > 0
 			break
 		}
 		var at wire.Batch

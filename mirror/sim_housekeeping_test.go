@@ -56,13 +56,27 @@ func (l *simLife) keep() {
 	}
 }
 
+// looked says whether what an unclean election took was seen: what has come in its
+// place must not go before somebody has looked, or nobody could know.
+func (w *simWorld) looked(p int32) bool {
+	if !w.faults.unclean {
+		return true
+	}
+	o := w.owner[p]
+	if o == nil || len(o.moved) > 0 {
+		return false
+	}
+	l, _ := o.current()
+	return l != nil
+}
+
 // housekeep lets somebody tidy up, if there is housekeeping in this world.
 func (w *simWorld) housekeep() {
 	if w.house == nil {
 		return
 	}
 	p := int32(w.house.r.IntN(len(w.sources)))
-	if w.house.retention && w.house.r.IntN(4) == 0 {
+	if w.house.retention && w.looked(p) && w.house.r.IntN(4) == 0 {
 		if data, mapped := w.target(p), w.mapped(p); mapped > data.start {
 			offset := data.start + w.house.r.Int64N(min(data.hw, mapped)-data.start+1)
 			data.retain(offset)
