@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -227,10 +228,15 @@ func (w *world) keyed(cluster string, h *history, keys, times int) {
 			if i >= (times-1)*keys && i%keys == 0 {
 				r.Value = nil // a tombstone
 			}
-			if err := client.ProduceSync(w.ctx(20*time.Second), r).FirstErr(); err != nil {
-				w.t.Fatal(err)
-			}
+			client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
+				if err != nil {
+					w.t.Errorf("write %s in %s: %v", r.Topic, cluster, err)
+				}
+			})
 		}
+	}
+	if err := client.Flush(w.ctx(20 * time.Second)); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
