@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +21,20 @@ func TestPage(t *testing.T) {
 	w.create("east", "orders", 3)
 	load := w.load("east", h, 1000)
 	defer load.finish()
-	time.Sleep(3 * time.Second)
+	w.create("east", "audit", 1)
+	w.kcat("east", "one\ntwo\n", "-P", "-t", "audit")
+	w.commit("east", "billing", "orders", map[int32]int64{0: 10, 1: 20, 2: 30})
+	w.commit("east", "reports", "audit", map[int32]int64{0: 1})
+	eventually(t, 30*time.Second, "the group in west", func() error {
+		if w.committed(w.admin("west"), "reports", "east.audit")[0] != 1 {
+			return errors.New("it has nothing there")
+		}
+		return nil
+	})
+	w.commit("west", "reports", "east.audit", map[int32]int64{0: 2})
+	d.mustKmirror("pause", "east->west", "audit")
+	w.kcat("east", "three\nfour\n", "-P", "-t", "audit")
+	time.Sleep(6 * time.Second) // it looks every five seconds at what does not flow
 
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.WindowSize(1280, 900))
 	allocated, cancel := chromedp.NewExecAllocator(w.ctx(90*time.Second), options...)
@@ -38,7 +52,7 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"east", "west", "orders", w.addr("east")} {
+	for _, want := range []string{"east", "west", "orders", w.addr("east"), "A failover to west now would lose", "diverged", "billing", "offset map"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not show %q:\n%s", want, text)
 		}

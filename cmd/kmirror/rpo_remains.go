@@ -31,7 +31,7 @@ func (m *measure) remains(ctx context.Context, q console.LagQuery) (mirror.RPO, 
 	var ends []kafka.TopicPartition
 	for _, name := range slices.Sorted(maps.Keys(m.targetMeta.Topics)) {
 		source, ok := m.flow.SourceTopic(name)
-		if !ok || !m.flow.Selects(source) || m.flow.TargetTopic(source) != name || q.Topic != "" && q.Topic != source {
+		if !ok || !m.flow.Selects(source) || m.flow.TargetTopic(source) != name || topology.InternalTopic(name, m.flow.InternalSeparator) || q.Topic != "" && q.Topic != source {
 			continue
 		}
 		out.Topics = append(out.Topics, mirror.TopicLag{Topic: source, Target: name, Lag: mirror.Lag{Records: -1, Bytes: -1, Seconds: -1, Unknown: len(m.targetMeta.Topics[name].Partitions)}})

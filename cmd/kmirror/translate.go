@@ -235,10 +235,10 @@ func (b *bridge) time(ctx context.Context, o translateOptions, at time.Time) ([]
 func (b *bridge) mirrored(metadata *kafka.Metadata) []string {
 	var topics []string
 	for _, name := range slices.Sorted(maps.Keys(metadata.Topics)) {
-		_, along := "", b.forward != nil && b.forward.Selects(name)
+		along := b.forward != nil && b.forward.Selects(name)
 		if !along && b.opposite != nil {
 			source, ok := b.opposite.SourceTopic(name)
-			along = ok && b.opposite.Selects(source) && b.opposite.TargetTopic(source) == name
+			along = ok && b.opposite.Selects(source) && b.opposite.TargetTopic(source) == name && !topology.InternalTopic(name, b.opposite.InternalSeparator)
 		}
 		if along && !metadata.Topics[name].Internal {
 			topics = append(topics, name)

@@ -121,6 +121,17 @@ func TestRoutes(t *testing.T) {
 		{busyEngine(), "GET", "/api/v1/groups?flow=east-%3Ewest", 200, "application/json", `"shortfall":10`},
 		{busyEngine(), "GET", "/api/v1/groups?flow=nope", 404, "application/json", `no flow \"nope\" here`},
 		{busyEngine(), "GET", "/api/v1/groups", 400, "application/json", `parameter flow is missing`},
+		{busyEngine(), "GET", "/api/v1/groups?flow=east-%3Ewest&match=nobody-.*", 200, "application/json", `"total":0`},
+		{busyEngine(), "GET", "/api/v1/groups?flow=east-%3Ewest&state=behind&limit=1&partitions=false", 200, "application/json", `"states":{"behind":1}`},
+		{busyEngine(), "GET", "/api/v1/groups?flow=east-%3Ewest&match=(", 400, "application/json", `is no pattern`},
+		{busyEngine(), "GET", "/api/v1/groups?flow=east-%3Ewest&limit=0", 400, "application/json", `is no number from 1 to 10000`},
+		{busyEngine(), "GET", "/api/v1/groups?flow=east-%3Ewest&what=1", 400, "application/json", `unknown parameter`},
+		{busyEngine(), "GET", "/api/v1/lag?flow=east-%3Ewest&partitions=true", 200, "application/json", `"partition":4`},
+		{busyEngine(), "GET", "/api/v1/lag?flow=east-%3Ewest&topic=nope", 404, "application/json", `no topic`},
+		{busyEngine(), "GET", "/api/v1/lag?flow=east-%3Ewest&partitions=2", 400, "application/json", `neither true nor false`},
+		{busyEngine(), "GET", "/api/v1/lag", 400, "application/json", `parameter flow is missing`},
+		{busyEngine(), "GET", "/api/v1/rpo?flow=east-%3Ewest", 200, "application/json", `"groups":[{"group":`},
+		{busyEngine(), "GET", "/api/v1/rpo?flow=nope", 404, "application/json", `no flow \"nope\" here`},
 		{busyEngine(), "GET", "/api/v2/status", 404, "application/json", `no such call`},
 		{busyEngine(), "GET", "/nowhere", 404, "text/plain", "not found"},
 		{busyEngine(), "GET", "/", 200, "text/html", "<h1>kmirror</h1>"},
@@ -222,6 +233,66 @@ func TestStatusThatCannotBeEncodedIsA500(t *testing.T) {
 	}
 	if response, _ := get(t, "GET", serve(t, e).URL+"/"); response.StatusCode != 200 {
 		t.Errorf("the page answers %d to an unknown lag", response.StatusCode)
+	}
+}
+
+// The worst off are kept when there are more groups than an answer takes.
+func TestGroupsAreCollectedByGravity(t *testing.T) {
+	c := console.NewCollect(console.GroupsQuery{Flow: "f", Limit: 3})
+	states := checkpoint.States()
+	for i := range 5000 {
+		state := states[0]
+		if i%1000 == 500 {
+			state = states[len(states)-1-i/1000%2]
+		}
+		c.Add(console.NewGroup(checkpoint.GroupStatus{Group: fmt.Sprintf("g%04d", i), State: state, Partitions: []checkpoint.GroupPartition{{State: state, Translated: -1}}}))
+	}
+	answer := c.Answer()
+	var got []string
+	for _, g := range answer.Groups {
+		got = append(got, g.Group+" "+g.State)
+	}
+	if diff := cmp.Diff([]string{"g0500 error", "g2500 error", "g4500 error"}, got); diff != "" || answer.Total != 5000 || answer.States["diverged"] != 2 {
+		t.Errorf("of %d groups, %v: (-want +got)\n%s", answer.Total, answer.States, diff)
+	}
+}
+
+func TestGroupSums(t *testing.T) {
+	g := console.NewGroup(checkpoint.GroupStatus{Group: "g", State: "behind", Partitions: []checkpoint.GroupPartition{
+		{Topic: "a", State: "behind", SourceOffset: 90, Translated: 80, TargetOffset: 70, Exact: true},
+		{Topic: "b", State: "in-step", SourceOffset: 5, Translated: 5, TargetOffset: 5, Slack: 3},
+		{Topic: "c", State: "waiting", SourceOffset: 9, Translated: 4, TargetOffset: 4, Shortfall: 5},
+		{Topic: "d", State: "diverged", SourceOffset: 9, Translated: 9, TargetOffset: 4, Exact: true},
+	}})
+	g.Partitions[0].SourceLag, g.Partitions[1].SourceLag, g.Partitions[1].SourceLagSeconds = 10, 7, 2.5
+	g.Sum()
+	if g.Behind != 10 || g.Shortfall != 5 || g.Approximate != 1 || g.PartitionCount != 4 || g.SourceLag != 17 || g.TargetLag != -1 || g.SourceLagSeconds != 2.5 || g.Worst().Topic != "d" {
+		t.Errorf("%+v, the worst %+v", g, g.Worst())
+	}
+}
+
+func TestPageTellsWhatAFailoverLoses(t *testing.T) {
+	e := busyEngine()
+	seen := time.Now().Add(-3 * time.Minute)
+	e.status.Life = "me"
+	e.status.Flows[0].Known = true
+	e.status.Flows[0].Topics[0].Partitions[0] = mirror.PartitionStatus{Owner: "me", State: "mirroring", LagRecords: 12, LagBytes: 3400, LagBytesEstimated: true, LagSeconds: 5}
+	_, body := get(t, "GET", serve(t, e).URL+"/")
+	if want := "A failover to west now would lose 12 records, ~3.4 kB, the oldest 5.0 s old; 1 group read beyond it."; !strings.Contains(body, want) {
+		t.Errorf("the page lacks %q", want)
+	}
+	e.status.Clusters[0].Reachable, e.status.Clusters[0].LastSeen = false, &seen
+	_, body = get(t, "GET", serve(t, e).URL+"/")
+	if want := "east has not answered for 3 min. By then a failover to west would have lost 12 records"; !strings.Contains(body, want) {
+		t.Errorf("the page lacks %q", want)
+	}
+	e.status.Maps = []mirror.MapStatus{{Cluster: "west", Partitions: 3, Runs: 12, Memory: 4096}}
+	e.status.Skipped = []mirror.SkippedRecords{{Cluster: "west", Topic: "__kmirror_offset_map", Records: 2}}
+	_, body = get(t, "GET", serve(t, e).URL+"/")
+	for _, want := range []string{"offset map 3 partitions, 12 runs, 4.1 kB", "2 records passed over in __kmirror_offset_map"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
 	}
 }
 

@@ -48,20 +48,23 @@ type label struct{ Text, Tone string }
 type clusterView struct {
 	Name, Kind, ID, Error, Tone, Reach string
 	Addresses                          []string
+	Map                                string   // the size of the offset map in it
+	Skipped                            []string // what was passed over in internal topics
 }
 
 type flowView struct {
-	Name, From, To, Naming, State, Tone, Error            string
-	Rate, ByteRate, Lag, LagTime, LagTone, Records, Bytes string
-	TopicCount, GroupCount                                string
-	Fence                                                 label
-	Throttle, Carried, Paused                             string
-	Topics                                                []topicView
-	MoreTopics                                            string
-	Problems                                              []problemView
-	MoreProblems                                          string
-	Groups                                                []groupView
-	MoreGroups                                            *moreGroups
+	Name, From, To, Naming, State, Tone, Error          string
+	Rate, ByteRate, Lag, LagBytes, LagTime, LagTone     string
+	Records, Bytes, TopicCount, GroupCount, GroupStates string
+	Loss                                                label // what a failover now would lose
+	Fence                                               label
+	Throttle, Carried, Paused                           string
+	Topics                                              []topicView
+	MoreTopics                                          string
+	Problems                                            []problemView
+	MoreProblems                                        string
+	Groups                                              []groupView
+	MoreGroups                                          *moreGroups
 }
 
 type moreGroups struct{ Count, Flow string }
@@ -70,17 +73,13 @@ type moreGroups struct{ Count, Flow string }
 func (m *moreGroups) String() string { return m.Count }
 
 type topicView struct {
-	Source, Target, Partitions, Records, Rate, ByteRate, Lag, LagTime, LagTone, Error string
-	Paused                                                                            string // why
-	Modes                                                                             []string
+	Source, Target, Partitions, Records, Rate, ByteRate, Lag, LagBytes, LagTime, LagTone, Error string
+	Paused                                                                                      string // why
+	Modes                                                                                       []string
 }
 
 type problemView struct {
 	Topic, Partition, State, Tone, Position, SourceEnd, Error string
-}
-
-type groupView struct {
-	Group, State, Tone, Partitions, Behind, Shortfall, Error string
 }
 
 func newView(answer StatusAnswer, engine Engine, now time.Time) view {
@@ -103,11 +102,15 @@ func newView(answer StatusAnswer, engine Engine, now time.Time) view {
 	}
 	v.Incidents = newIncidentsView(engine.Incidents(0), now)
 	for _, c := range s.Clusters {
-		v.Clusters = append(v.Clusters, newClusterView(c))
+		v.Clusters = append(v.Clusters, newClusterView(c, s))
 	}
 	for _, f := range s.Flows {
 		list, _ := engine.Groups(f.Name)
-		v.Flows = append(v.Flows, newFlowView(f, list))
+		flow := newFlowView(f, list)
+		if rpo, ok := losses(s, engine, f.Name, now); ok {
+			flow.Loss = lossLabel(rpo, now)
+		}
+		v.Flows = append(v.Flows, flow)
 	}
 	return v
 }
@@ -144,7 +147,7 @@ func overall(s mirror.Status, ready bool) label {
 	}
 }
 
-func newClusterView(c mirror.ClusterStatus) clusterView {
+func newClusterView(c mirror.ClusterStatus, s mirror.Status) clusterView {
 	v := clusterView{Name: c.Name, Kind: c.Kind, ID: c.ID, Error: c.Error, Addresses: c.Addresses, Tone: toneGood, Reach: "reachable"}
 	switch {
 	case c.Reachable:
@@ -153,6 +156,16 @@ func newClusterView(c mirror.ClusterStatus) clusterView {
 	default:
 		v.Tone, v.Reach = toneCalm, "not reached yet"
 	}
+	for _, m := range s.Maps {
+		if m.Cluster == c.Name {
+			v.Map = plural(m.Partitions, "partition") + ", " + plural(m.Runs, "run") + ", " + FormatBytes(float64(m.Memory))
+		}
+	}
+	for _, one := range s.Skipped {
+		if one.Cluster == c.Name {
+			v.Skipped = append(v.Skipped, plural(int(one.Records), "record")+" passed over in "+one.Topic+", corrupt or not ours")
+		}
+	}
 	return v
 }
 
@@ -160,7 +173,8 @@ func newFlowView(f mirror.FlowStatus, groups []checkpoint.GroupStatus) flowView 
 	v := flowView{
 		Name: f.Name, From: f.From, To: f.To, Naming: f.Naming, State: f.State, Tone: flowTone(f.State), Error: f.Error,
 		Rate: FormatRate(f.RecordsPerSecond), ByteRate: FormatByteRate(f.BytesPerSecond),
-		Lag: FormatCount(f.LagRecords), LagTime: FormatSeconds(f.LagSeconds), LagTone: lagTone(f.LagSeconds),
+		Lag: FormatCount(f.LagRecords), LagBytes: lagBytes(mirror.Lag{Bytes: f.LagBytes, BytesEstimated: f.LagBytesEstimated}),
+		LagTime: FormatSeconds(f.LagSeconds), LagTone: lagTone(f.LagSeconds),
 		Records: FormatCount(int64(f.Records)), Bytes: FormatBytes(float64(f.Bytes)),
 		TopicCount: countOf(len(f.Topics)), GroupCount: countOf(len(groups)), Fence: fenceLabel(f.Fence),
 	}
@@ -182,10 +196,10 @@ func newFlowView(f mirror.FlowStatus, groups []checkpoint.GroupStatus) flowView 
 	}
 	v.Topics, v.MoreTopics = topicViews(f.Topics)
 	v.Problems, v.MoreProblems = problemViews(f.Topics)
-	shown, more := groupViews(groups)
-	v.Groups = shown
-	if more != "" {
-		v.MoreGroups = &moreGroups{Count: more, Flow: f.Name}
+	answer := groupsAnswer(GroupsQuery{Flow: f.Name, Limit: maxGroupRows}, f, groups)
+	v.Groups, v.GroupStates = groupViews(answer, f.From, f.To), stateWords(answer.States)
+	if more := answer.Total - len(answer.Groups); more > 0 {
+		v.MoreGroups = &moreGroups{Count: countOf(more), Flow: f.Name}
 	}
 	return v
 }
@@ -208,7 +222,8 @@ func topicViews(topics []mirror.TopicStatus) (shown []topicView, more string) {
 		shown = append(shown, topicView{
 			Source: t.Source, Target: t.Target, Partitions: countOf(len(t.Partitions)), Records: FormatCount(int64(t.Records)),
 			Rate: FormatRate(t.RecordsPerSecond), ByteRate: FormatByteRate(t.BytesPerSecond),
-			Lag: FormatCount(t.LagRecords), LagTime: FormatSeconds(t.LagSeconds), LagTone: lagTone(t.LagSeconds),
+			Lag: FormatCount(t.LagRecords), LagBytes: lagBytes(mirror.Lag{Bytes: t.LagBytes, BytesEstimated: t.LagBytesEstimated}),
+			LagTime: FormatSeconds(t.LagSeconds), LagTone: lagTone(t.LagSeconds),
 			Modes: modeList(t.Modes), Error: t.Error, Paused: pausedTopic(t),
 		})
 	}
@@ -234,31 +249,6 @@ func problemViews(topics []mirror.TopicStatus) (shown []problemView, more string
 	}
 	slices.SortStableFunc(all, func(a, b problemView) int { return cmp.Compare(b2i(b.Tone == toneBad), b2i(a.Tone == toneBad)) })
 	return firstRows(all, maxProblemRows)
-}
-
-func groupViews(groups []checkpoint.GroupStatus) (shown []groupView, more string) {
-	sorted := slices.Clone(groups)
-	slices.SortStableFunc(sorted, func(a, b checkpoint.GroupStatus) int {
-		if d := cmp.Compare(b2i(b.Error != ""), b2i(a.Error != "")); d != 0 {
-			return d
-		}
-		return cmp.Compare(a.Group, b.Group)
-	})
-	sorted, more = firstRows(sorted, maxGroupRows)
-	for _, g := range sorted {
-		var behind, shortfall int64
-		for _, p := range g.Partitions {
-			if p.Translated >= 0 {
-				behind += max(0, p.Translated-max(0, p.TargetOffset))
-			}
-			shortfall += max(0, p.Shortfall)
-		}
-		shown = append(shown, groupView{
-			Group: g.Group, State: g.State, Tone: groupTone(g.State), Partitions: countOf(len(g.Partitions)),
-			Behind: FormatCount(behind), Shortfall: FormatCount(shortfall), Error: g.Error,
-		})
-	}
-	return shown, more
 }
 
 func firstRows[T any](rows []T, limit int) (shown []T, more string) {
@@ -305,29 +295,6 @@ func fenceLabel(fence string) label {
 		return label{}
 	default:
 		return label{fence + " only", toneCalm}
-	}
-}
-
-func groupTone(state string) string {
-	switch state {
-	case "in-step":
-		return toneGood
-	case "error":
-		return toneWarn
-	default:
-		return toneCalm
-	}
-}
-
-// lagTone: seconds behind are the rule that operators have; a minute is worth a look, ten minutes a worry.
-func lagTone(seconds float64) string {
-	switch {
-	case seconds >= 600:
-		return toneBad
-	case seconds >= 60:
-		return toneWarn
-	default:
-		return ""
 	}
 }
 
