@@ -35,7 +35,7 @@ func edges() map[string][]string {
 		"broker/replica":     {"broker/storage", "internal/wire"},
 		"broker/storage":     {"internal/wire"},
 		"internal/bench":     {"internal/kafka", "internal/wire"}, // a load, a watch and a check that know no mirror, for `kmirror bench` and integration
-		"internal/mm2":       nil, // what MirrorMaker 2 leaves behind: pure
+		"internal/mm2":       nil,                                 // what MirrorMaker 2 leaves behind: pure
 		"internal/wire":      nil,
 		"topology":           nil,
 		"topology/consul":    nil,

@@ -137,8 +137,7 @@ func (c *comparison) unstored(ctx context.Context) error {
 // explain turns what the comparison met into what is done about it; nil: the operator
 // accepted it.
 func (c *comparison) explain(err error) error {
-	var undecided *undecidedError
-	if errors.As(err, &undecided) {
+	if _, undecided := errors.AsType[*undecidedError](err); undecided {
 		return &waitError{fmt.Sprintf("target %s/%d: %v; mirroring goes on by itself when MirrorMaker 2's transaction has timed out", c.target.topic, c.id.Partition, err)}
 	}
 	return err

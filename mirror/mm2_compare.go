@@ -88,7 +88,7 @@ func (c *comparison) compare(ctx context.Context, stored, first int64) (place mm
 	}
 	for window := int64(1000); ; window *= 16 {
 		from, back := max(c.start, c.end-window), max(first, stored+1-window)
-		found := error(nil)
+		var found error
 		if place, found = c.window(ctx, from, back, stored); found == nil {
 			return place, nil
 		}

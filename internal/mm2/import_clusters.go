@@ -119,7 +119,8 @@ func (m *importer) sasl(alias string) []string {
 		m.also(KindToDo, nonEmpty(mechanism.Key, alias+".sasl.mechanism"), what)
 		word = "scram-sha-512"
 	}
-	user, password := "kmirror", ""
+	user := "kmirror"
+	var password string
 	jaas, given := m.ofCluster(alias, "sasl.jaas.config")
 	if given {
 		options := jaasOptions(jaas.Value)
