@@ -21,6 +21,8 @@ type cursor struct {
 	opened  bool
 	i       int // the present record
 
+	inflated []byte // see inflate
+
 	logStart int64 // -1: not told
 	logEnd   int64 // where the log ended before it reached end; -1: it has not
 	passed   int64 // bytes of the pieces walked
@@ -151,14 +153,33 @@ func (c *cursor) open() error {
 	p := &c.pieces[0]
 	c.records = p.records
 	if p.batch != nil {
-		var err error
-		if c.records, err = p.batch.Records(inflateLimit); err != nil {
+		plain, err := c.inflate(p.batch)
+		if err == nil {
+			c.records, err = plain.Records(inflateLimit)
+		}
+		if err != nil {
 			return fmt.Errorf("batch at %d: %w", p.first, err)
 		}
 	}
 	c.opened = true
 	c.i, _ = slices.BinarySearchFunc(c.records, c.next, func(r wire.Record, next int64) int { return cmp.Compare(r.Offset, next) })
 	return nil
+}
+
+// inflate is a batch without compression, in memory that is good until the next
+// one: a codec may ask for much more of it than it fills.
+func (c *cursor) inflate(b wire.Batch) (wire.Batch, error) {
+	if b.Codec() == wire.CodecNone {
+		return b, nil
+	}
+	out, err := wire.Decompress(append(c.inflated[:0], b[:wire.BatchHeaderSize]...), b.Codec(), b[wire.BatchHeaderSize:], inflateLimit)
+	if err != nil {
+		return nil, err
+	}
+	c.inflated = out
+	const codec = 22 // the lower byte of the attributes
+	out[codec] &^= 0x07
+	return wire.Batch(out), nil
 }
 
 // record is the record that peek found.
