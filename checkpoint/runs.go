@@ -32,7 +32,9 @@ type Runs struct {
 type chunk struct {
 	generation uint32
 	open       bool  // read from the open block
-	through    int64 // read with a loose last run: up to where that speaks in the source
+	gone       bool  // its block was deleted
+	name       int64 // the source offset in the key of its block, if that is full
+	stretch    int64 // as read: up to which source offset a loose last run speaks; 0: to the next chunk
 	runs       []Run // of the first one only, the count may be 0
 }
 
@@ -58,7 +60,7 @@ func (r *Runs) Add(run Run) error {
 	defer func() { r.through = run.Source + run.Count }()
 	if any {
 		c, last := &r.chunks[len(r.chunks)-1], r.last()
-		c.through = 0
+		c.stretch = 0
 		if last.Source+last.Count == run.Source && last.Target+last.Count == run.Target {
 			last.Count, last.Loose = last.Count+run.Count, run.Loose
 			r.clean = min(r.clean, len(r.chunks)-1)
@@ -79,7 +81,7 @@ func (r *Runs) Add(run Run) error {
 // the open block only, is final now and to be written as such.
 func (r *Runs) open(run Run) {
 	r.clean = min(r.clean, max(0, len(r.chunks)-1))
-	r.chunks = append(r.chunks, chunk{generation: r.generation, runs: []Run{run}})
+	r.chunks = append(r.chunks, chunk{generation: r.generation, name: run.Source, runs: []Run{run}})
 	r.count++
 }
 
@@ -265,7 +267,7 @@ func (r *Runs) truncate(source, target int64) (first *Run) {
 	if keep > 0 {
 		c := &r.chunks[keep-1]
 		whole := c.runs
-		c.runs, c.through = truncated(whole, source, target), 0
+		c.runs, c.stretch = truncated(whole, source, target), 0
 		n := len(c.runs)
 		if n < len(whole) {
 			first = &whole[n]

@@ -14,22 +14,88 @@ func (r *Runs) Unsaved(k Key) []Block { return r.blocks(k, r.clean) }
 
 func (r *Runs) blocks(k Key, from int) []Block {
 	blocks := make([]Block, 0, len(r.chunks)-from)
-	for i, c := range r.chunks[from:] {
-		last := c.runs[len(c.runs)-1]
-		b := Block{Key: k, TargetID: r.TargetID, Generation: c.generation, Through: last.Source + last.Count, Runs: slices.Clone(c.runs)}
-		if next := from + i + 1; next == len(r.chunks) {
-			b.Open = true
-			b.Through = max(b.Through, r.through)
-		} else if last.Loose {
-			first := r.chunks[next].runs[0]
-			b.Through, b.Stretch = first.Source, first.Target-last.Target-last.Count
-			if c.through > 0 { // what lies between may not have been read yet
-				b.Through = min(b.Through, c.through)
-			}
+	for i := from; i < len(r.chunks); i++ {
+		p := r.piece(i)
+		b := Block{Key: k, Open: i == len(r.chunks)-1, TargetID: r.TargetID, Generation: p.generation, Through: p.through, Runs: slices.Clone(p.runs)}
+		if last := p.runs[len(p.runs)-1]; last.Loose && !b.Open {
+			b.Stretch = max(0, r.chunks[i+1].runs[0].Target-last.Target-last.Count)
 		}
 		blocks = append(blocks, b)
 	}
 	return blocks
+}
+
+// piece is a chunk and up to where it speaks in the source: what a block says,
+// wherever it comes from.
+type piece struct {
+	chunk
+	through int64
+	id      [16]byte
+}
+
+// piece returns chunk i.
+func (r *Runs) piece(i int) piece {
+	p := piece{chunk: r.chunks[i], id: r.TargetID}
+	p.through = p.end()
+	switch {
+	case i == len(r.chunks)-1:
+		p.through = max(p.through, r.through)
+	case p.runs[len(p.runs)-1].Loose:
+		p.through = max(p.through, cmp.Or(p.stretch, r.chunks[i+1].runs[0].Source))
+	}
+	return p
+}
+
+func pieceOf(b Block) piece {
+	p := piece{chunk: chunk{generation: b.Generation, open: b.Open, name: b.Runs[0].Source, runs: b.Runs}, through: b.Through, id: b.TargetID}
+	if p.covered() > p.end() {
+		p.stretch = p.covered()
+	}
+	return p
+}
+
+// end returns the source offset that follows the last run.
+func (p *piece) end() int64 {
+	last := &p.runs[len(p.runs)-1]
+	return last.Source + last.Count
+}
+
+// covered returns the source offset up to which p speaks: behind a loose run
+// that is where the next one begins.
+func (p *piece) covered() int64 {
+	if last := &p.runs[len(p.runs)-1]; last.Loose && !last.void() {
+		return max(p.end(), p.through)
+	}
+	return p.end()
+}
+
+// compare says which of two blocks of the same generation and first source
+// offset holds: p, if it is more than 0. That is the one that reaches further
+// and, of two that reach equally far, the one that says more.
+func (p *piece) compare(other *piece) int {
+	return cmp.Or(cmp.Compare(p.covered(), other.covered()), cmp.Compare(p.through, other.through),
+		cmp.Compare(len(p.runs), len(other.runs)), cmp.Compare(p.end(), other.end()))
+}
+
+// before returns what of p lies before both offsets.
+func (p piece) before(source, target int64) (_ piece, some bool) {
+	all := p.runs
+	if len(all) == 0 || all[0].reaches(source, target) {
+		return p, false
+	}
+	p.runs = truncated(all, source, target)
+	n := len(p.runs)
+	if n < len(all) {
+		p.through = all[n].Source
+	}
+	p.through = min(p.through, source)
+	switch {
+	case p.covered() > p.end():
+		p.stretch = p.covered()
+	case n < len(all) || p.runs[n-1] != all[n-1]: // what was passed lay behind runs that are gone
+		p.through, p.stretch = p.end(), 0
+	}
+	return p, true
 }
 
 // Merge takes in blocks as read from the topic, in any order, however often:
@@ -39,11 +105,20 @@ func (r *Runs) blocks(k Key, from int) []Block {
 // generation with one first source offset the one that reaches further holds.
 func (r *Runs) Merge(blocks ...Block) {
 	for i, b := range blocks {
-		if len(b.Runs) > 0 && !r.follow(b) {
-			left := slices.DeleteFunc(slices.Clone(blocks[i:]), func(b Block) bool { return len(b.Runs) == 0 })
-			r.assemble(append(r.Blocks(b.Key), left...))
-			return
+		if len(b.Runs) == 0 || r.follow(b) {
+			continue
 		}
+		pieces := make([]piece, 0, len(r.chunks)+len(blocks)-i)
+		for i := range r.chunks {
+			pieces = append(pieces, r.piece(i))
+		}
+		for _, b := range blocks[i:] {
+			if len(b.Runs) > 0 {
+				pieces = append(pieces, pieceOf(b))
+			}
+		}
+		r.assemble(pieces)
+		return
 	}
 }
 
@@ -60,15 +135,21 @@ func (r *Runs) follow(b Block) bool {
 	if otherTopic(b.TargetID, r.TargetID) || b.Generation != r.generation {
 		return false
 	}
+	p := pieceOf(b)
+	if n == 0 {
+		r.append(p)
+		return true
+	}
 	_, targetEnd, _ := r.End()
+	last := r.piece(n - 1)
 	switch {
-	case n == 0 || (first.Count > 0 && first.Source >= r.covered() && first.Target >= targetEnd):
-		r.appendChunk(b)
-	case first.Source == r.chunks[n-1].runs[0].Source && r.chunks[n-1].generation == b.Generation:
-		if b.compare(r.blocks(b.Key, n-1)[0]) > 0 {
-			r.count -= len(r.chunks[n-1].runs)
+	case first.Count > 0 && first.Source >= r.covered() && first.Target >= targetEnd:
+		r.append(p)
+	case first.Source == last.name && first.Source == last.runs[0].Source && last.generation == b.Generation:
+		if p.compare(&last) > 0 {
+			r.count -= len(last.runs)
 			r.chunks = r.chunks[:n-1]
-			r.appendChunk(b)
+			r.append(p)
 		}
 	default:
 		return false
@@ -81,102 +162,59 @@ func otherTopic(a, b [16]byte) bool {
 	return a != b && a != [16]byte{} && b != [16]byte{}
 }
 
-func (r *Runs) appendChunk(b Block) {
-	c := chunk{generation: b.Generation, open: b.Open, runs: slices.Clone(b.Runs)}
-	if end, covered := b.end(); covered > end {
-		c.through = covered
-	}
-	r.chunks = append(r.chunks, c)
-	r.count += len(b.Runs)
-	r.through = max(r.through, b.Through)
+// append takes a piece in as it is.
+func (r *Runs) append(p piece) {
+	p.runs = slices.Clone(p.runs)
+	r.chunks = append(r.chunks, p.chunk)
+	r.count += len(p.runs)
+	r.through = max(r.through, p.through)
 	r.clean = len(r.chunks)
 }
 
-// end returns the source offset that follows the last run of b, and the one up
-// to which b speaks: behind a loose run that is where the next one begins.
-func (b *Block) end() (end, covered int64) {
-	last := &b.Runs[len(b.Runs)-1]
-	end = last.Source + last.Count
-	if last.Loose && last.Count > 0 {
-		return end, max(end, b.Through)
-	}
-	return end, end
-}
-
-// compare says which of two blocks of the same generation and first source
-// offset holds: b, if it is more than 0. That is the one that reaches further
-// and, of two that reach equally far, the one that says more.
-func (b *Block) compare(other Block) int {
-	end, covered := b.end()
-	otherEnd, otherCovered := other.end()
-	return cmp.Or(cmp.Compare(covered, otherCovered), cmp.Compare(b.Through, other.Through),
-		cmp.Compare(len(b.Runs), len(other.Runs)), cmp.Compare(end, otherEnd))
-}
-
-// before returns what of b lies before both offsets.
-func (b Block) before(source, target int64) (_ Block, some bool) {
-	all := b.Runs
-	b.Runs = truncated(all, source, target)
-	if len(b.Runs) == 0 {
-		return b, false
-	}
-	if n := len(b.Runs); n < len(all) {
-		b.Through = all[n].Source
-	}
-	b.Through = min(b.Through, source)
-	if b.Runs[len(b.Runs)-1] != all[len(all)-1] {
-		b.Stretch = 0
-	}
-	if end, covered := b.end(); end == covered && len(b.Runs) < len(all) {
-		b.Through = end // what was passed lay behind runs that are gone
-	}
-	return b, true
-}
-
-// assemble builds the runs anew from blocks, by the rules of Merge.
-func (r *Runs) assemble(blocks []Block) {
-	newest := blocks[0]
-	for _, b := range blocks {
-		if b.Generation > newest.Generation || b.Generation == newest.Generation && b.TargetID != [16]byte{} {
-			newest = b
+// assemble builds the runs anew, by the rules of Merge.
+func (r *Runs) assemble(pieces []piece) {
+	newest := pieces[0]
+	for _, p := range pieces {
+		if p.generation > newest.generation || p.generation == newest.generation && p.id != [16]byte{} {
+			newest = p
 		}
 	}
-	*r = Runs{TargetID: newest.TargetID, generation: newest.Generation, persisted: newest.Generation, full: r.full}
-	blocks = slices.DeleteFunc(blocks, func(b Block) bool { return otherTopic(b.TargetID, r.TargetID) })
+	*r = Runs{TargetID: newest.id, generation: newest.generation, persisted: newest.generation, full: r.full}
+	pieces = slices.DeleteFunc(pieces, func(p piece) bool { return otherTopic(p.id, r.TargetID) })
 
 	// From the highest generation down, each is cut where those above begin.
-	slices.SortStableFunc(blocks, func(a, b Block) int { return cmp.Compare(b.Generation, a.Generation) })
+	slices.SortStableFunc(pieces, func(a, b piece) int { return cmp.Compare(b.generation, a.generation) })
 	source, target := int64(math.MaxInt64), int64(math.MaxInt64)
-	kept := blocks[:0:0]
-	for i := 0; i < len(blocks); {
-		generation, nextSource, nextTarget := blocks[i].Generation, source, target
-		for ; i < len(blocks) && blocks[i].Generation == generation; i++ {
-			b := blocks[i]
-			nextSource, nextTarget = min(nextSource, b.Runs[0].Source), min(nextTarget, b.Runs[0].Target)
-			if b, some := b.before(source, target); some {
-				kept = append(kept, b)
+	kept := pieces[:0:0]
+	for i := 0; i < len(pieces); {
+		generation, nextSource, nextTarget := pieces[i].generation, source, target
+		for ; i < len(pieces) && pieces[i].generation == generation; i++ {
+			p := pieces[i]
+			nextSource, nextTarget = min(nextSource, p.runs[0].Source), min(nextTarget, p.runs[0].Target)
+			if p, some := p.before(source, target); some {
+				kept = append(kept, p)
 			}
 		}
 		source, target = nextSource, nextTarget
 	}
 
 	// What is left is one truth in pieces that may overlap.
-	slices.SortStableFunc(kept, func(a, b Block) int {
-		return cmp.Or(cmp.Compare(a.Runs[0].Source, b.Runs[0].Source), b.compare(a))
+	slices.SortStableFunc(kept, func(a, b piece) int {
+		return cmp.Or(cmp.Compare(a.runs[0].Source, b.runs[0].Source), b.compare(&a))
 	})
-	for _, b := range kept {
-		r.extend(b)
+	for _, p := range kept {
+		r.extend(p)
 	}
 }
 
-// extend appends what of b lies behind what r speaks of. Where that begins in a
-// loose stretch of b, r's last run becomes loose.
-func (r *Runs) extend(b Block) {
+// extend appends what of p lies behind what r speaks of. Where that begins in a
+// loose stretch of p, r's last run becomes loose.
+func (r *Runs) extend(p piece) {
 	_, target, some := r.End()
-	source, through := r.covered(), b.Through
-	var left []Run
-	stretch := false // a loose run of b was the last to be passed over
-	for _, run := range b.Runs {
+	source, through := r.covered(), p.through
+	left := make([]Run, 0, len(p.runs))
+	stretch := false // a loose run of p was the last to be passed over
+	for _, run := range p.runs {
 		known := max(0, source-run.Source, target-run.Target)
 		if known < run.Count || (run.Count == 0 && known == 0 && (!some || run.Source > source || run.Target > target)) {
 			if len(left) == 0 && stretch && known == 0 {
@@ -188,8 +226,8 @@ func (r *Runs) extend(b Block) {
 	}
 	switch {
 	case len(left) > 0:
-		b.Runs = left
-		r.appendChunk(b)
+		p.runs = left
+		r.append(p)
 	case stretch && through > source:
 		r.loosen(through)
 	}
@@ -200,24 +238,29 @@ func (r *Runs) loosen(through int64) {
 	if last := r.last(); last.Count > 0 {
 		last.Loose = true
 		r.through = max(r.through, through)
-		r.chunks[len(r.chunks)-1].through = r.through
+		r.chunks[len(r.chunks)-1].stretch = r.through
 	}
 }
 
-// drop forgets a full block that was deleted from the topic, by its first
-// source offset and generation.
+// drop takes in that a full block was deleted from the topic, by its first source
+// offset and generation. What it said is forgotten when all before it is: where
+// blocks overlap, others may say what it stands here for.
 func (r *Runs) drop(b Block) {
 	i := slices.IndexFunc(r.chunks, func(c chunk) bool {
-		return c.runs[0].Source == b.Runs[0].Source && c.generation == b.Generation
+		return c.name == b.Runs[0].Source && c.generation == b.Generation
 	})
 	if i < 0 || i == len(r.chunks)-1 && r.chunks[i].open { // which the open block says too
 		return
 	}
-	r.count -= len(r.chunks[i].runs)
-	r.chunks = slices.Delete(slices.Clone(r.chunks), i, i+1)
-	if n := len(r.chunks); n > 0 { // the last one is never shared
-		r.chunks[n-1].runs = slices.Clone(r.chunks[n-1].runs)
+	r.chunks = slices.Clone(r.chunks)
+	r.chunks[i].gone = true
+	if slices.ContainsFunc(r.chunks[:i], func(c chunk) bool { return !c.gone }) {
+		return
 	}
+	for _, c := range r.chunks[:i+1] {
+		r.count -= len(c.runs)
+	}
+	r.chunks = slices.Delete(r.chunks, 0, i+1)
 	r.clean = len(r.chunks)
 }
 

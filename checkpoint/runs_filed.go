@@ -38,9 +38,8 @@ func (f *Filed) Add(blocks ...Block) {
 		if f.blocks == nil {
 			f.blocks = make(map[blockName]extent)
 		}
-		_, covered := b.end()
-		last := b.Runs[len(b.Runs)-1]
-		f.blocks[nameOf(b)] = extent{target: b.Runs[0].Target, end: covered, targetEnd: last.Target + last.Count + b.Stretch}
+		p, last := pieceOf(b), b.Runs[len(b.Runs)-1]
+		f.blocks[nameOf(b)] = extent{target: b.Runs[0].Target, end: p.covered(), targetEnd: last.Target + last.Count + b.Stretch}
 	}
 }
 

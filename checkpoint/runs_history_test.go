@@ -427,7 +427,7 @@ func (o *oracle) judge(end int64) {
 			wrong = "that is not the next record"
 		case got.Exact && (got.Offset <= before || got.Slack != 0):
 			wrong = "it is not exact"
-		case got.Before && (known || got.Offset != next.to):
+		case got.Before && (known || got.Offset != next.to && o.w.start == 0):
 			wrong = "there is something before"
 		case !got.Exact && !got.Before && (offset >= o.exact || got.Slack <= 0 || got.Slack == math.MaxInt64 || before+1-got.Offset > got.Slack):
 			wrong = "it lies further ahead"
