@@ -21,8 +21,9 @@ const (
 
 // appending is a lane at the appender of its target leader.
 type appending struct {
-	lane  *lane
-	acked func(runs []checkpoint.Run, foreign, base int64) // runs are good during the call
+	lane    *lane
+	acked   func(runs []checkpoint.Run, foreign, base int64) // runs are good during the call
+	settled func()                                           // called after acked: what follows may have been dropped; may be nil
 }
 
 func (x *appending) of() *lane { return x.lane }

@@ -96,6 +96,9 @@ func (a *appender) acknowledged(x *appending, base int64) {
 	}
 	x.acked(runs, foreign, base)
 	x.lane.recorded()
+	if x.settled != nil {
+		x.settled()
+	}
 }
 
 // refused deals with the error of one batch. It says whether the metadata may

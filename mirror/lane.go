@@ -309,11 +309,13 @@ func (l *lane) stand(x *fetching) {
 
 // settled returns the source offset below which everything is dealt with, if
 // that is news and lies beyond the last record in the target: nothing is queued
-// and what came last was dropped. With news, recorded must follow.
+// and what came last was dropped. With news, recorded must follow. While something
+// else is being recorded there is no news: whoever does that asks again afterwards,
+// or the map would learn of the hole before it learns of the record in front of it.
 func (l *lane) settled() (source int64, news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.queue.len() > 0 || l.acked <= l.nextSource || l.acked <= l.told {
+	if l.closed || l.queue.len() > 0 || l.telling > 0 || l.acked <= l.nextSource || l.acked <= l.told {
 		return 0, false
 	}
 	l.told = l.acked

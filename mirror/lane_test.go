@@ -318,3 +318,24 @@ func TestClosedOverFlight(t *testing.T) {
 		t.Error("two requests were never answered, and the lane says that nothing is under way")
 	}
 }
+
+// TestTheMapLearnsOfTheRecordBeforeTheHole: what came behind a record was dropped
+// while it was in flight. As long as it is not recorded, the hole is no news: the map
+// would refuse the record behind it.
+func TestTheMapLearnsOfTheRecordBeforeTheHole(t *testing.T) {
+	b := newBench(t)
+	b.fetch(1)
+	if _, ok, _ := b.lane.sendable(time.Now()); !ok {
+		t.Fatal("the batch does not leave")
+	}
+	hole := b.lane.fetch + 5
+	b.lane.take(b.lane.fetch, climbed{next: hole, limits: b.lane.limits()}, nil, hole)
+	b.lane.ack(0)
+	if source, news := b.lane.settled(); news {
+		t.Errorf("the map learns that all below %d is dealt with, and not yet of the record", source)
+	}
+	b.lane.recorded()
+	if source, news := b.lane.settled(); !news || source != hole {
+		t.Errorf("got %d, %v; want the hole's end %d", source, news, hole)
+	}
+}

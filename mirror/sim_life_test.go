@@ -339,8 +339,7 @@ func (t *simTenure) attempt(ctx context.Context) error {
 				return
 			}
 		}
-		t.settled(lane)
-	}}
+	}, settled: func() { t.settled(lane) }}
 	lane.sit(at)
 	lane.stand(&fetching{lane: lane, settled: func() { t.settled(lane) }})
 	lane.board(nil, "")
@@ -397,13 +396,11 @@ func (t *simTenure) attempt(ctx context.Context) error {
 
 // settled is tenure.settled.
 func (t *simTenure) settled(l *lane) {
-	source, news := l.settled()
-	if !news {
-		return
-	}
-	defer poke(l.events)
-	defer l.recorded()
-	if err := t.life.recorder.Passed(t.key, source); err != nil {
-		l.fault(&doubtError{"the offset map: " + err.Error()})
+	for source, news := l.settled(); news; source, news = l.settled() {
+		if err := t.life.recorder.Passed(t.key, source); err != nil {
+			l.fault(&doubtError{"the offset map: " + err.Error()})
+		}
+		l.recorded()
+		poke(l.events)
 	}
 }

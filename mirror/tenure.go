@@ -255,8 +255,9 @@ func (t *tenure) mirror(ctx context.Context, pair *topicPair, l *lane) error {
 		return err
 	}
 	out := &appending{
-		lane:  l,
-		acked: func(runs []checkpoint.Run, foreign, base int64) { t.acked(l, runs, foreign, base) },
+		lane:    l,
+		acked:   func(runs []checkpoint.Run, foreign, base int64) { t.acked(l, runs, foreign, base) },
+		settled: func() { t.settled(l) },
 	}
 	in := func(epoch int32) *fetching {
 		return &fetching{lane: l, topic: t.id.Topic, id: pair.source.ID, partition: t.id.Partition, leaderEpoch: epoch, settled: func() { t.settled(l) }}
@@ -386,7 +387,6 @@ func (t *tenure) acked(l *lane, runs []checkpoint.Run, foreign, base int64) {
 			return
 		}
 	}
-	t.settled(l)
 	if foreign == 0 {
 		return
 	}
@@ -408,14 +408,12 @@ func (t *tenure) acked(l *lane, runs []checkpoint.Run, foreign, base int64) {
 // settled tells the map that what follows the last record was dropped, so that
 // a group that stands behind it is in step.
 func (t *tenure) settled(l *lane) {
-	source, news := l.settled()
-	if !news {
-		return
-	}
-	defer poke(l.events)
-	defer l.recorded()
-	if err := t.flow.recorder.Passed(l.key, source); err != nil {
-		l.fault(&doubtError{"the offset map: " + err.Error()})
+	for source, news := l.settled(); news; source, news = l.settled() {
+		if err := t.flow.recorder.Passed(l.key, source); err != nil {
+			l.fault(&doubtError{"the offset map: " + err.Error()})
+		}
+		l.recorded()
+		poke(l.events)
 	}
 }
 
