@@ -344,5 +344,6 @@ func (c *comparison) snapshot() Range {
 // finish ends the range.
 func (c *comparison) finish() {
 	c.r.Tally.Bytes = c.carried + c.src.passed
+	c.src.next, c.dst.next = c.r.To, c.r.TargetTo // what is left holds nothing
 	c.r.Done, c.r.Next, c.r.TargetNext = true, c.r.To, c.r.TargetTo
 }

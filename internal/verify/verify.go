@@ -145,15 +145,16 @@ func (j *Job) compare(ctx context.Context, o Options, i int, r Range, pace *pace
 
 	next, differences, saved := r.Next, r.Tally.Differences, time.Now()
 	note := func() {
-		meter.Offsets.Add(c.r.Next - next)
+		now := max(next, min(c.src.next, c.r.To))
+		meter.Offsets.Add(now - next)
 		meter.Differences.Add(c.r.Tally.Differences - differences)
-		next, differences = c.r.Next, c.r.Tally.Differences
+		next, differences = now, c.r.Tally.Differences
 	}
 	for {
 		done, err := c.step(ctx)
 		if err != nil {
 			note()
-			return fmt.Errorf("%s/%d from source offset %d: %w", j.Topic, j.Number, c.r.Next, err)
+			return fmt.Errorf("%s/%d from source offset %d: %w", j.Topic, j.Number, next, err)
 		}
 		if done {
 			c.finish()

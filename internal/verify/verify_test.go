@@ -55,6 +55,26 @@ func TestNoFalseAlarm(t *testing.T) {
 	})
 }
 
+// The meter ends at what there was to do.
+func TestMeter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		_, harmed := w.harm(t)
+		j, meter := w.job(verify.All()), verify.Meter{}
+		all := int64(0)
+		for _, r := range j.Ranges() {
+			all += r.To - r.From
+		}
+		if err := verify.Run(context.Background(), verify.Options{Source: w.source, Target: w.target}, []*verify.Job{j}, &meter); err != nil {
+			t.Fatal(err)
+		}
+		tally, _ := total(j)
+		if meter.Offsets.Load() != all || meter.Differences.Load() != tally.Differences {
+			t.Errorf("harmed %t: the meter shows %d of %d offsets, %d of %d differences", harmed, meter.Offsets.Load(), all, meter.Differences.Load(), tally.Differences)
+		}
+	})
+}
+
 // Retention moves on while the logs are read.
 func TestRetentionMeanwhile(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
