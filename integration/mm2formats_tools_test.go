@@ -65,7 +65,7 @@ func (w *world) mirrorTools() *mirrorTools {
 	}()
 	w.t.Cleanup(func() {
 		_ = cmd.Process.Kill() // gone already: nothing to do
-		for range m.out {      //nolint:revive // until it is closed
+		for range m.out {      // until it is closed
 		}
 		_ = cmd.Wait()
 	})
