@@ -79,11 +79,11 @@ func (m *measure) newest(ctx context.Context, partitions []kafka.TopicPartition)
 		each.Go(func() error {
 			got, err := m.target.Fetch(ctx, at.Topic, at.Partition, end-1, 1, false, 0)
 			if err != nil || got.Err != nil {
-				return nil //nolint:nilerr // retention may have taken it: of this partition nothing is known
+				return nil // retention may have taken it: of this partition nothing is known
 			}
 			b, _, err := wire.NextBatch(got.Records)
 			if err != nil || b.MaxTimestamp() <= 0 {
-				return nil //nolint:nilerr // the same
+				return nil // the same
 			}
 			mu.Lock()
 			defer mu.Unlock()
