@@ -206,13 +206,18 @@ func (c *comparison) bequeath(ctx context.Context, runs *checkpoint.Runs, place 
 	return nil
 }
 
-// base is which source record the first one in the target's log is a copy of, if that
-// lies before the first place that is known: without it, what lies before that would
-// seem not to be in the target. It is not ok where there is nothing before it.
+// mm2Base bounds the source records among which that of the target's first is looked for.
+const mm2Base = 10_000
+
+// base is a place at the start of the target's log, if something lies there before the
+// first place that is known: without it, that would seem not to be in the target. It is
+// not ok where there is nothing.
 //
-// Where the record is no longer in the source, or cannot be told from others, the last
-// source offset before that place stands for it: a group before it is sent to the start
-// of the log, and skips nothing.
+// Where retention has been at both logs, whatever the source still has is sent to the
+// start of the target's log, and the other way round. Else the source record is looked
+// for that the target's first one is a copy of. Where it is not found, the last source
+// offset before the known place stands for it: a group before it is sent to the start of
+// the log, and skips nothing.
 func (c *comparison) base(ctx context.Context, after int64, before mm2.Pair) (mm2.Pair, bool, error) {
 	var first *mm2.Record
 	err := c.target.read(ctx, c.start, min(c.end, before.Target), func(x mm2.Record) bool {
@@ -224,11 +229,14 @@ func (c *comparison) base(ctx context.Context, after int64, before mm2.Pair) (mm
 	if err != nil || first == nil || before.Source == 0 {
 		return mm2.Pair{}, false, c.explain(err)
 	}
-	base := mm2.Pair{Source: before.Source - 1, Target: first.Offset}
 	start, err := c.source.from.ListOffset(ctx, c.id.Topic, c.id.Partition, atEarliest)
 	if err != nil {
-		return base, false, fmt.Errorf("read the start of %s/%d: %w", c.id.Topic, c.id.Partition, err)
+		return mm2.Pair{}, false, fmt.Errorf("read the start of %s/%d: %w", c.id.Topic, c.id.Partition, err)
 	}
+	if start > 0 && start <= before.Source && c.start > 0 {
+		return mm2.Pair{Source: start - 1, Target: c.start - 1}, true, nil
+	}
+	base := mm2.Pair{Source: before.Source - 1, Target: first.Offset}
 	found, alike, seen := int64(-1), 0, 0
 	err = c.source.read(ctx, max(start, after+1), before.Source, func(x mm2.Record) bool {
 		if first.Copies(x) {
@@ -236,16 +244,12 @@ func (c *comparison) base(ctx context.Context, after int64, before mm2.Pair) (mm
 			alike++
 		}
 		seen++
-		return seen < mm2TailRecords
+		return seen < mm2Base
 	})
-	var limit *tailLimitError
-	switch {
-	case errors.As(err, &limit) || seen == mm2TailRecords:
-		alike = 0
-	case err != nil:
+	if err != nil {
 		return base, false, err
 	}
-	if alike == 1 {
+	if alike == 1 && seen < mm2Base {
 		base.Source = found
 	}
 	return base, true, nil

@@ -162,6 +162,19 @@ func TestBequest(t *testing.T) {
 			t.Errorf("%d is translated back to %+v: records would be skipped", max(at, 4), back)
 		}
 	}
+	in.expired = 3 // retention has been at both logs
+	_, _, both, _, err := in.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := int64(3); at <= 17; at++ {
+		if there := both.Forward(at); there.Offset > max(at, 4) || there.Offset < 4 {
+			t.Errorf("%d is translated to %+v, and the log begins at 4", at, there)
+		}
+		if back := both.Backward(max(at, 4)); back.Offset > max(at, 4) || back.Offset < 3 {
+			t.Errorf("%d is translated back to %+v, and the log begins at 3", max(at, 4), back)
+		}
+	}
 	if there := runs.Forward(17); !there.Exact || there.Offset != 17 {
 		t.Errorf("the takeover point: %+v", there)
 	}
