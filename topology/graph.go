@@ -48,6 +48,7 @@ func (r *reader) prove(sources []*flowSource, clusters []string) {
 	broken := breakLoops(sound, selectors)
 	r.proveDisjoint(sound, selectors, broken)
 	r.proveLetters(sound, selectors)
+	r.proveOffsetSyncs(sound)
 	broken.fault(r)
 	r.proveNoCircle(sound, selectors, broken)
 }

@@ -248,3 +248,26 @@ func (r *reader) proveLetters(sources []*flowSource, selectors []*selector) {
 		}
 	}
 }
+
+// proveOffsetSyncs faults two flows that would write one topic of MirrorMaker 2's
+// offset syncs: their keys do not name the flow.
+func (r *reader) proveOffsetSyncs(sources []*flowSource) {
+	type place struct{ cluster, topic string }
+	writers := map[place]*flowSource{}
+	for _, source := range sources {
+		p := place{source.flow.From, source.flow.OffsetSyncsTopic()}
+		switch source.flow.OffsetSyncs {
+		case OffsetSyncsOff:
+			continue
+		case OffsetSyncsSource:
+		case OffsetSyncsTarget:
+			p.cluster = source.flow.To
+		}
+		if first := writers[p]; first != nil {
+			r.fault(source.at, "choose the same side for the offset_syncs of both, or another internal_separator for one of them",
+				"writes the internal topic %s of %s, as %s (%s) does", p.topic, p.cluster, first.at.path, first.flow.Name)
+			continue
+		}
+		writers[p] = source
+	}
+}
