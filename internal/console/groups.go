@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -94,6 +95,9 @@ func NewGroup(g checkpoint.GroupStatus) Group {
 		GroupLag: unknownGroupLag(), Partitions: make([]GroupPartition, 0, len(g.Partitions)),
 	}
 	for _, p := range g.Partitions {
+		if p.Slack == math.MaxInt64 {
+			p.Slack = 0
+		}
 		group.Partitions = append(group.Partitions, GroupPartition{
 			Topic: p.Topic, TargetTopic: p.TargetTopic, Partition: p.Partition, State: p.State, Error: p.Error,
 			SourceOffset: p.SourceOffset, Translated: p.Translated, TargetOffset: p.TargetOffset, Back: p.Back, Shortfall: p.Shortfall,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"kmirror/checkpoint"
 	"kmirror/mirror"
 )
 
@@ -82,12 +83,11 @@ func flowOf(s mirror.Status, name string) (flow mirror.FlowStatus, source mirror
 }
 
 // losses is the RPO of a flow; it is false when there is no such flow.
-func losses(s mirror.Status, engine Engine, name string, now time.Time) (mirror.RPO, bool) {
+func losses(s mirror.Status, name string, groups []checkpoint.GroupStatus, now time.Time) (mirror.RPO, bool) {
 	flow, source, ok := flowOf(s, name)
 	if !ok {
 		return mirror.RPO{}, false
 	}
-	groups, _ := engine.Groups(name)
 	return mirror.RPOOf(flow, s.Life, source, groups, now), true
 }
 
@@ -108,7 +108,11 @@ func answerLag(w http.ResponseWriter, r *http.Request, engine Engine, as func(mi
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	rpo, ok := losses(engine.Status(), engine, q.Flow, time.Now().UTC())
+	groups, ok := engine.Groups(q.Flow)
+	var rpo mirror.RPO
+	if ok {
+		rpo, ok = losses(engine.Status(), q.Flow, groups, time.Now().UTC())
+	}
 	if !ok {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("no flow %q here", q.Flow))
 		return

@@ -107,7 +107,7 @@ func newView(answer StatusAnswer, engine Engine, now time.Time) view {
 	for _, f := range s.Flows {
 		list, _ := engine.Groups(f.Name)
 		flow := newFlowView(f, list)
-		if rpo, ok := losses(s, engine, f.Name, now); ok {
+		if rpo, ok := losses(s, f.Name, list, now); ok {
 			flow.Loss = lossLabel(rpo, now)
 		}
 		v.Flows = append(v.Flows, flow)
