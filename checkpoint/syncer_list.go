@@ -111,7 +111,8 @@ func (s *Syncer) members(g *group, source, some bool) {
 }
 
 // miss takes in who is not there any more. A group that is gone from the source
-// stands no longer in two lists in a row, and something else does.
+// stands no longer in two lists in a row, and something else does: a cluster that
+// lists nothing at all has lost its groups, or is another one.
 func (s *Syncer) miss(there map[string]groupListing, complete bool, here map[string]groupListing, hereComplete bool) {
 	for name, g := range s.groups {
 		_, onSource := there[name]
@@ -125,8 +126,8 @@ func (s *Syncer) miss(there map[string]groupListing, complete bool, here map[str
 		s.members(g, true, false)
 		g.missing++
 		switch {
-		case s.flow.GroupSync.Deleted == topology.GroupDeletedDelete && g.forth && g.seen && len(there) > 0:
-			if g.missing >= 2 {
+		case s.flow.GroupSync.Deleted == topology.GroupDeletedDelete && g.forth && g.seen:
+			if g.missing >= 2 && len(there) > 0 {
 				s.deleting[name] = true
 			}
 		case g.carry && (onTarget || !hereComplete): // it lives on there

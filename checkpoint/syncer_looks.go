@@ -9,7 +9,7 @@ const (
 	// are looked at once a second, a handful at every round.
 	offsetsPerSecond = 150_000
 	groupCost        = 20               // of a group beside its offsets, in offsets
-	hotFor           = 30 * time.Second // after a change
+	hotFor           = 5 * time.Second // after a change
 	coldShare        = 0.2              // of the budget, at least, if there is not enough for all
 )
 

@@ -246,7 +246,9 @@ func TestARefusedCommitIsAnActiveGroup(t *testing.T) {
 		s.west.fake.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
 			return refusal(req, kerr.UnknownMemberID.Code), nil, true
 		})
+		s.stop()
 		s.east.commit(t, "billing", "orders", 0, 10)
+		s.begin(t)
 		time.Sleep(600 * time.Millisecond)
 		if got := s.status(t, "billing"); got.State != "active-at-target" {
 			t.Errorf("got %+v", got)

@@ -279,7 +279,8 @@ func (s *Syncer) removeDeleted(ctx context.Context) error {
 			fault = errors.Join(fault, one)
 		}
 		switch {
-		case errors.Is(fault, errMembers): // it is used there: it stays
+		case errors.Is(fault, errMembers):
+			s.log.Info("a group was deleted on the source; it is used on the target, and stays there", slog.String("group", name))
 			s.forget(g)
 		case fault != nil:
 			err = errors.Join(err, fmt.Errorf("group %s: %w", name, fault))
