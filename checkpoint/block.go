@@ -115,26 +115,21 @@ func appendBlockStart(dst []byte, generation uint32, source int64) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(dst, uint64(generation)), uint64(source))
 }
 
-func decodeFull(key, value *reader) any {
-	b := Block{Key: key.key(), Generation: key.uint32()}
-	first := Run{Source: key.int64()}
-	if value == nil {
-		b.Runs = []Run{first}
-		return b
+// decode reads a block; b.Open is set, and the memory of b.Runs is used.
+func (b *Block) decode(key, value *reader) {
+	var source int64
+	b.Key = key.key()
+	if !b.Open {
+		b.Generation, source = key.uint32(), key.int64()
 	}
-	b.decodeRuns(value, first.Source)
-	return b
-}
-
-func decodeOpen(key, value *reader) any {
-	b := Block{Key: key.key(), Open: true}
 	if value == nil {
-		b.Runs = []Run{{}}
-		return b
+		b.Runs = append(b.Runs, Run{Source: source})
+		return
 	}
-	b.Generation = value.uint32()
-	b.decodeRuns(value, value.int64())
-	return b
+	if b.Open {
+		b.Generation, source = value.uint32(), value.int64()
+	}
+	b.decodeRuns(value, source)
 }
 
 func (b *Block) decodeRuns(value *reader, source int64) {
@@ -145,7 +140,7 @@ func (b *Block) decodeRuns(value *reader, source int64) {
 		value.fail("a block has 1 to 128 runs")
 		return
 	}
-	b.Runs = make([]Run, 0, n)
+	b.Runs = slices.Grow(b.Runs, n)
 	var target int64
 	for i := 0; i < n && value.bad == ""; i++ {
 		if i > 0 {

@@ -2,8 +2,10 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -15,19 +17,28 @@ import (
 // Index holds the offset maps of all flows into one target cluster, as far as
 // they have been persisted, and follows MapTopic as it grows: on the instance
 // that leads it stands at most a flush behind those that mirror. Safe for
-// concurrent use.
+// concurrent use. A block that continues its map, as nearly all do, is taken in
+// as it comes; others wait until somebody asks for the partition.
 type Index struct {
 	target  Follower
 	log     *slog.Logger
 	ready   chan struct{}
 	loading atomic.Int32 // partitions of MapTopic not yet read to their end
-	skipped atomic.Int64
 
 	caughtUp [MapPartitions]func() // constant after NewIndex; each counts loading down once
+	records  atomic.Int64
+	faults   faultList
 
-	mu     sync.RWMutex // guards the fields below
-	maps   map[Key]*Runs
+	mu     sync.RWMutex // guards the fields below; is not held while one of a part is waited for
+	parts  map[Key]*part
 	topics map[topicName]incarnation
+}
+
+// part is the map of one mirrored partition.
+type part struct {
+	mu      sync.Mutex // guards the fields below
+	runs    Runs
+	waiting []Block // that do not simply continue runs
 }
 
 type topicName struct{ flow, topic string }
@@ -42,7 +53,7 @@ type incarnation struct {
 
 // NewIndex makes an empty index; Run fills it.
 func NewIndex(target Follower, log *slog.Logger) *Index {
-	x := &Index{target: target, log: log, ready: make(chan struct{}), maps: make(map[Key]*Runs), topics: make(map[topicName]incarnation)}
+	x := &Index{target: target, log: log, ready: make(chan struct{}), parts: make(map[Key]*part), topics: make(map[topicName]incarnation)}
 	x.loading.Store(MapPartitions)
 	for i := range x.caughtUp {
 		x.caughtUp[i] = sync.OnceFunc(func() {
@@ -57,34 +68,6 @@ func NewIndex(target Follower, log *slog.Logger) *Index {
 // Ready is closed when all of MapTopic has been read once.
 func (x *Index) Ready() <-chan struct{} { return x.ready }
 
-// MapStats says how much an Index holds and has read.
-type MapStats struct {
-	Partitions int        // mirrored partitions with a map, of every incarnation
-	Runs       int        // that their maps hold
-	Memory     int64      // bytes that they take, about
-	Records    int64      // of MapTopic that were read, those that were replaced since among them
-	Skipped    int64      // of these, corrupt or foreign ones
-	Faults     []MapFault // the first few of those
-}
-
-// MapFault is a record of MapTopic that could not be used.
-type MapFault struct {
-	Partition int32 // of MapTopic
-	Offset    int64
-	Reason    string
-}
-
-// Stats returns what is held and what was read so far.
-func (x *Index) Stats() MapStats {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	s := MapStats{Partitions: len(x.maps), Skipped: x.skipped.Load()}
-	for _, r := range x.maps {
-		s.Runs += r.Len()
-	}
-	return s
-}
-
 // Run reads and follows MapTopic, which must exist, until ctx ends or a
 // partition cannot be read. It may be run again.
 func (x *Index) Run(ctx context.Context) error {
@@ -98,7 +81,11 @@ func (x *Index) Run(ctx context.Context) error {
 func (x *Index) follow(ctx context.Context, partition int32) error {
 	from, err := x.target.ListOffset(ctx, MapTopic, partition, earliest)
 	if err == nil {
-		err = x.target.Follow(ctx, MapTopic, partition, from, x.caughtUp[partition], x.take)
+		d := newDecoder()
+		err = x.target.Follow(ctx, MapTopic, partition, from, x.caughtUp[partition], func(rec wire.Record) error {
+			x.take(partition, d, rec)
+			return nil
+		})
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("follow %s/%d: %w", MapTopic, partition, err)
@@ -106,39 +93,96 @@ func (x *Index) follow(ctx context.Context, partition int32) error {
 	return nil
 }
 
-func (x *Index) take(rec wire.Record) error {
-	what, err := Decode(rec)
+// take takes a record in. What d decoded is its own until the next one.
+func (x *Index) take(partition int32, d *decoder, rec wire.Record) {
+	x.records.Add(1)
+	what, err := d.decode(rec)
 	if err != nil {
-		if x.skipped.Add(1) == 1 {
-			x.log.Warn("skip a record of the offset map", slog.Any("error", err))
+		fault := MapFault{Partition: partition, Offset: rec.Offset, Reason: err.Error()}
+		if format := (*FormatError)(nil); errors.As(err, &format) {
+			fault.Reason = format.Reason
 		}
-		return nil
+		if x.faults.add(fault) {
+			x.log.Warn("skip a record of the offset map", slog.Int("map_partition", int(partition)), slog.Any("error", err))
+		}
+		return
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	switch what := what.(type) {
-	case Block:
-		runs := x.maps[what.Key]
-		if runs == nil {
-			runs = &Runs{}
-			x.maps[what.Key] = runs
-		}
-		runs.Merge(what)
-		name := topicName{what.Flow, what.Topic}
-		if now := x.topics[name]; !now.paired {
-			x.topics[name] = incarnation{id: what.TopicID}
-		}
+	case *Block:
+		x.part(what.Key).take(*what)
 	case TopicPair:
 		name := topicName{what.Flow, what.SourceTopic}
+		x.mu.Lock()
+		defer x.mu.Unlock()
 		if now := x.topics[name]; !now.paired || what.TimeMillis >= now.since {
 			x.topics[name] = incarnation{id: what.SourceID, paired: true, since: what.TimeMillis}
 		}
 	case Deleted:
-		if b, ok := what.Of.(Block); ok && !b.Open && x.maps[b.Key] != nil {
-			x.maps[b.Key].drop(b)
+		b, ok := what.Of.(Block)
+		if !ok || b.Open {
+			return
+		}
+		x.mu.RLock()
+		p := x.parts[b.Key]
+		x.mu.RUnlock()
+		if p != nil {
+			p.read(func(r *Runs) { r.drop(b) })
 		}
 	}
-	return nil
+}
+
+// maxWaiting bounds the blocks of a partition that wait to be merged, together
+// with the number that are, so that reading n of them takes time near n.
+const maxWaiting = 64
+
+// take takes a block in, and does not keep its memory.
+func (p *part) take(b Block) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.runs.follow(b) {
+		return
+	}
+	b.Runs = slices.Clone(b.Runs)
+	if p.waiting = append(p.waiting, b); len(p.waiting) > maxWaiting+len(p.runs.chunks) {
+		p.settle()
+	}
+}
+
+// read calls fn with the map as all blocks that were taken make it.
+func (p *part) read(fn func(*Runs)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settle()
+	fn(&p.runs)
+}
+
+// settle is called with mu held.
+func (p *part) settle() {
+	if len(p.waiting) > 0 {
+		p.runs.Merge(p.waiting...)
+		p.waiting = nil
+	}
+}
+
+// part returns the map of a partition of which a block came.
+func (x *Index) part(k Key) *part {
+	name := topicName{k.Flow, k.Topic}
+	x.mu.RLock()
+	p, now := x.parts[k], x.topics[name]
+	x.mu.RUnlock()
+	if p != nil && (now.paired || now.id == k.TopicID) {
+		return p
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if p == nil {
+		p = &part{}
+		x.parts[k] = p
+	}
+	if now := x.topics[name]; !now.paired {
+		x.topics[name] = incarnation{id: k.TopicID}
+	}
+	return p
 }
 
 // Translate translates an offset of a source topic's present incarnation to
@@ -161,33 +205,29 @@ func (x *Index) Through(flow, sourceTopic string, partition int32) (int64, bool)
 	return t.Offset, ok
 }
 
-func (x *Index) locate(flow, topic string, partition int32, in func(*Runs) Translation) (Translation, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	runs := x.runs(flow, topic, partition)
-	if runs == nil {
-		return Translation{}, false
+func (x *Index) locate(flow, topic string, partition int32, in func(*Runs) Translation) (t Translation, ok bool) {
+	if p := x.present(flow, topic, partition); p != nil {
+		p.read(func(r *Runs) { t = in(r) })
+		return t, t.Offset >= 0
 	}
-	t := in(runs)
-	return t, t.Offset >= 0
+	return t, false
 }
 
 // Runs returns a copy of the map of a source partition's present incarnation,
 // nil when nothing is known about it.
-func (x *Index) Runs(flow, sourceTopic string, partition int32) *Runs {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if runs := x.runs(flow, sourceTopic, partition); runs != nil {
-		return runs.Clone()
+func (x *Index) Runs(flow, sourceTopic string, partition int32) (runs *Runs) {
+	if p := x.present(flow, sourceTopic, partition); p != nil {
+		p.read(func(r *Runs) { runs = r.Clone() })
 	}
-	return nil
+	return runs
 }
 
-// runs is called with mu held.
-func (x *Index) runs(flow, topic string, partition int32) *Runs {
+func (x *Index) present(flow, topic string, partition int32) *part {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
 	now, ok := x.topics[topicName{flow, topic}]
 	if !ok {
 		return nil
 	}
-	return x.maps[Key{Flow: flow, Topic: topic, TopicID: now.id, Partition: partition}]
+	return x.parts[Key{Flow: flow, Topic: topic, TopicID: now.id, Partition: partition}]
 }

@@ -32,18 +32,25 @@ func LoadPartition(ctx context.Context, target Reader, k Key) (Loaded, error) {
 // passed over. A ledger is only as new as the read: whoever takes a partition
 // over reads after the marker that ends its predecessor.
 func LoadPartitions(ctx context.Context, target Reader, mapPartition int32, keys []Key) (map[Key]Loaded, error) {
-	loaded := make(map[Key]*Loaded, len(keys))
+	loaded := make(map[Key]*loading, len(keys))
 	for _, k := range keys {
-		loaded[k] = &Loaded{Ledger: &Ledger{}, Runs: &Runs{}, Filed: &Filed{}}
+		loaded[k] = &loading{Loaded: Loaded{Ledger: &Ledger{}, Filed: &Filed{}}}
 	}
 	if err := readAll(ctx, target, mapPartition, func(what any) { apply(what, loaded) }); err != nil {
 		return nil, fmt.Errorf("load %s/%d: %w", MapTopic, mapPartition, err)
 	}
 	result := make(map[Key]Loaded, len(loaded))
 	for k, l := range loaded {
-		result[k] = *l
+		l.part.read(func(r *Runs) { l.Runs = r })
+		result[k] = l.Loaded
 	}
 	return result, nil
+}
+
+// loading is what of a partition has been read so far; its Runs are in part.
+type loading struct {
+	Loaded
+	part part
 }
 
 // CountOwned reads all of MapTopic and counts the partitions that each
@@ -75,14 +82,16 @@ func CountOwned(ctx context.Context, target Reader) (map[string]int, error) {
 }
 
 // readAll reads a partition of MapTopic once and calls fn with what each record
-// decodes to; those that are not ours or not readable are passed over.
+// decodes to (see decoder.decode); those that are not ours or not readable are
+// passed over.
 func readAll(ctx context.Context, target Reader, mapPartition int32, fn func(what any)) error {
 	from, err := target.ListOffset(ctx, MapTopic, mapPartition, earliest)
 	if err != nil {
 		return err
 	}
+	d := newDecoder()
 	_, err = target.Read(ctx, MapTopic, mapPartition, from, func(rec wire.Record) error {
-		what, err := Decode(rec)
+		what, err := d.decode(rec)
 		if fault := (*FormatError)(nil); errors.As(err, &fault) {
 			return nil
 		}
@@ -92,16 +101,16 @@ func readAll(ctx context.Context, target Reader, mapPartition int32, fn func(wha
 	return err
 }
 
-func apply(what any, loaded map[Key]*Loaded) {
+func apply(what any, loaded map[Key]*loading) {
 	switch what := what.(type) {
 	case Anchor:
 		if l := loaded[what.Key]; l != nil {
 			l.Ledger.Add(what)
 		}
-	case Block:
+	case *Block:
 		if l := loaded[what.Key]; l != nil {
-			l.Runs.Merge(what)
-			l.Filed.Add(what)
+			l.part.take(*what)
+			l.Filed.Add(*what)
 		}
 	case TopicPair:
 		for k, l := range loaded {
@@ -133,7 +142,7 @@ func apply(what any, loaded map[Key]*Loaded) {
 			}
 		case Block:
 			if l := loaded[of.Key]; l != nil && !of.Open {
-				l.Runs.drop(of)
+				l.part.read(func(r *Runs) { r.drop(of) })
 				l.Filed.Remove(of)
 			}
 		}

@@ -249,13 +249,21 @@ func (s *synced) write(k Key, runs *Runs, now time.Time) []wire.Record {
 
 // Mapped lists the partitions of a flow of which something is mapped.
 func (x *Index) Mapped(flow string) []Mapped {
+	parts := make(map[Key]*part)
 	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var all []Mapped
-	for k, r := range x.maps {
-		if _, end, ok := r.End(); ok && k.Flow == flow && x.topics[topicName{k.Flow, k.Topic}].id == k.TopicID {
-			all = append(all, Mapped{Key: k, TargetEnd: end, Generation: r.generation})
+	for k, p := range x.parts {
+		if k.Flow == flow && x.topics[topicName{k.Flow, k.Topic}].id == k.TopicID {
+			parts[k] = p
 		}
+	}
+	x.mu.RUnlock()
+	var all []Mapped
+	for k, p := range parts {
+		p.read(func(r *Runs) {
+			if _, end, ok := r.End(); ok {
+				all = append(all, Mapped{Key: k, TargetEnd: end, Generation: r.generation})
+			}
+		})
 	}
 	return all
 }

@@ -11,8 +11,12 @@ import (
 type reader struct {
 	buf     []byte
 	bad     string
-	version byte // of a value
+	version byte              // of a value
+	names   map[string]string // not nil: the strings that were read already
 }
+
+// maxNames bounds the strings that are kept for those to come.
+const maxNames = 1 << 16
 
 func (r *reader) fail(reason string) {
 	if r.bad == "" {
@@ -110,8 +114,15 @@ func (r *reader) count(size int) int {
 
 func (r *reader) string() string {
 	n := r.count(1)
-	s := string(r.buf[:n])
+	text := r.buf[:n]
 	r.buf = r.buf[n:]
+	if s, ok := r.names[string(text)]; ok {
+		return s
+	}
+	s := string(text)
+	if r.names != nil && len(r.names) < maxNames {
+		r.names[s] = s
+	}
 	return s
 }
 

@@ -53,64 +53,95 @@ type Deleted struct{ Of any }
 // a Writer, an Owner, a Provenance or a Deleted. It accepts every version ever written. Anything else is a
 // *FormatError. The result does not refer to the record's memory.
 func Decode(rec wire.Record) (any, error) {
-	key := &reader{buf: rec.Key}
-	kind := key.byte()
-	fault := &FormatError{Offset: rec.Offset, Kind: kind}
-	if key.bad != "" {
-		fault.Reason = "key: " + key.bad
-		return nil, fault
+	var d decoder
+	what, err := d.decode(rec)
+	if b, ok := what.(*Block); ok {
+		return *b, err
 	}
-	decode, known := decoders()[kind]
-	if !known {
-		fault.Reason = "unknown kind"
-		return nil, fault
+	return what, err
+}
+
+// decoder decodes many records, and uses the memory of blocks and the strings
+// of keys again: a topic of a million records has few of these.
+type decoder struct {
+	names map[string]string
+	block Block
+}
+
+func newDecoder() *decoder { return &decoder{names: make(map[string]string)} }
+
+// decode is Decode, but for a block: that is returned as a *Block, which is the
+// decoder's own until the next record.
+func (d *decoder) decode(rec wire.Record) (any, error) {
+	key := reader{buf: rec.Key, names: d.names}
+	kind := key.byte()
+	if key.bad != "" {
+		return nil, &FormatError{Offset: rec.Offset, Kind: kind, Reason: "key: " + key.bad}
+	}
+	newest := newest(kind)
+	if newest == 0 {
+		return nil, &FormatError{Offset: rec.Offset, Kind: kind, Reason: "unknown kind"}
 	}
 	var value *reader // nil: deleted
 	if rec.Value != nil {
 		value = &reader{buf: rec.Value}
-		value.version = value.byte()
-		fault.Version = value.version
-		if fault.Version < 1 || fault.Version > newest(kind) {
-			fault.Reason = "unknown version"
-			return nil, fault
+		if value.version = value.byte(); value.version < 1 || value.version > newest {
+			return nil, &FormatError{Offset: rec.Offset, Kind: kind, Version: value.version, Reason: "unknown version"}
 		}
 	}
-	result := decode(key, value)
+	what := d.decodeKind(kind, &key, value)
 	key.end()
 	if key.bad != "" {
-		fault.Reason = "key: " + key.bad
+		fault := &FormatError{Offset: rec.Offset, Kind: kind, Reason: "key: " + key.bad}
+		if value != nil {
+			fault.Version = value.version
+		}
 		return nil, fault
 	}
 	if value == nil {
-		return Deleted{Of: result}, nil
+		if b, ok := what.(*Block); ok {
+			what = *b
+		}
+		return Deleted{Of: what}, nil
 	}
 	value.end()
 	if value.bad != "" {
-		fault.Reason = "value: " + value.bad
-		return nil, fault
+		return nil, &FormatError{Offset: rec.Offset, Kind: kind, Version: value.version, Reason: "value: " + value.bad}
 	}
-	return result, nil
+	return what, nil
 }
 
-// newest returns the newest version that values of a kind have had.
+// newest returns the newest version that values of a kind have had, 0 for an
+// unknown kind.
 func newest(kind byte) byte {
-	if kind == kindBlock || kind == kindOpen {
+	switch kind {
+	case kindBlock, kindOpen:
 		return 2
+	case kindAnchor, kindPair, kindWriter, kindOwner, kindProvenance:
+		return 1
+	default:
+		return 0
 	}
-	return 1
 }
 
-// decoders returns for each kind what reads a key and a value of any version;
-// without a value it fills what the key says.
-func decoders() map[byte]func(key, value *reader) any {
-	return map[byte]func(key, value *reader) any{
-		kindAnchor:     decodeAnchor,
-		kindBlock:      decodeFull,
-		kindOpen:       decodeOpen,
-		kindPair:       decodePair,
-		kindWriter:     decodeWriter,
-		kindOwner:      decodeOwner,
-		kindProvenance: decodeProvenance,
+// decodeKind reads a key and a value of a known kind and any version; without a
+// value it fills what the key says.
+func (d *decoder) decodeKind(kind byte, key, value *reader) any {
+	switch kind {
+	case kindBlock, kindOpen:
+		d.block = Block{Open: kind == kindOpen, Runs: d.block.Runs[:0]}
+		d.block.decode(key, value)
+		return &d.block
+	case kindAnchor:
+		return decodeAnchor(key, value)
+	case kindPair:
+		return decodePair(key, value)
+	case kindWriter:
+		return decodeWriter(key, value)
+	case kindOwner:
+		return decodeOwner(key, value)
+	default:
+		return decodeProvenance(key, value)
 	}
 }
 

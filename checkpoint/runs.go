@@ -95,20 +95,22 @@ func (r *Runs) Begin(source, target int64) {
 	if source < max(end, r.through) || target < targetEnd {
 		return
 	}
-	begin := Run{Source: source, Target: target}
-	if some {
-		last := r.last()
-		switch {
-		case !last.Loose:
-			return
-		case last.void() && last.Source == source: // two blocks of one name may not be
-			*last = begin
-			r.clean = min(r.clean, len(r.chunks)-1)
-			return
-		}
+	if some && !r.last().Loose {
+		return
+	}
+	r.goOn(Run{Source: source, Target: target})
+	r.through = source
+}
+
+// goOn appends an empty run. It takes the place of an empty one at the same
+// source offset, for two blocks of one name may not be.
+func (r *Runs) goOn(begin Run) {
+	if n := len(r.chunks); n > 0 && r.last().Count == 0 && r.last().Source == begin.Source {
+		*r.last() = begin
+		r.clean = min(r.clean, n-1)
+		return
 	}
 	r.open(begin)
-	r.through = source
 }
 
 // Pass notes that every source offset below source has been dealt with: there
@@ -235,7 +237,7 @@ func (r *Runs) cut(source, target int64) {
 	}
 	switch {
 	case source < math.MaxInt64:
-		r.open(Run{Source: source, Target: targetEnd})
+		r.goOn(Run{Source: source, Target: targetEnd})
 	case first != nil:
 		begin := Run{Source: first.Source, Target: min(target, first.Target)}
 		if end, targetEnd, some := r.End(); some {
@@ -243,7 +245,7 @@ func (r *Runs) cut(source, target int64) {
 				break
 			}
 		}
-		r.open(begin)
+		r.goOn(begin)
 	}
 	if last := r.last(); last.Count == 0 {
 		r.through = last.Source

@@ -146,10 +146,12 @@ func (r *Runs) follow(b Block) bool {
 	case first.Count > 0 && first.Source >= r.covered() && first.Target >= targetEnd:
 		r.append(p)
 	case first.Source == last.name && first.Source == last.runs[0].Source && last.generation == b.Generation:
-		if p.compare(&last) > 0 {
-			r.count -= len(last.runs)
-			r.chunks = r.chunks[:n-1]
-			r.append(p)
+		if p.compare(&last) > 0 { // the last one's memory is nobody else's
+			r.count += len(p.runs) - len(last.runs)
+			p.runs = append(last.runs[:0], p.runs...)
+			r.chunks[n-1] = p.chunk
+			r.through = max(r.through, p.through)
+			r.clean = n
 		}
 	default:
 		return false

@@ -335,7 +335,7 @@ func (w *world) judge(whose string, runs *checkpoint.Runs) {
 			stands = append(stands, place{c.source, int64(t)})
 		}
 	}
-	forward := oracle{w: w, whose: whose + " forward", stands: stands, dealt: w.dealt, goesOn: w.goesOn, exact: w.exact, translate: runs.Forward}
+	forward := oracle{w: w, whose: whose + " forward", stands: stands, dealt: w.dealt, goesOn: int64(len(w.cells)), exact: w.exact, translate: runs.Forward}
 	if w.faults.holes {
 		forward.translate = func(s int64) checkpoint.Translation {
 			t := runs.Forward(s)
