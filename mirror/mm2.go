@@ -63,14 +63,9 @@ func (h *mm2Heir) inherit(ctx context.Context, id partitionID, pair *topicPair, 
 	if err != nil {
 		return 0, false, err
 	}
-	select {
-	case h.reading <- struct{}{}:
-		defer func() { <-h.reading }()
-	case <-ctx.Done():
-		return 0, false, ctx.Err()
-	}
+	at := mm2.Partition{Topic: id.Topic, Partition: id.Partition}
 	c := &comparison{
-		heir: h, id: id, syncs: legacy.syncs[mm2.Partition{Topic: id.Topic, Partition: id.Partition}],
+		heir: h, id: id, syncs: legacy.syncs[at],
 		source: logReader{from: h.source, topic: id.Topic, partition: id.Partition, undecided: true},
 		target: logReader{from: h.target, topic: pair.targetName, partition: id.Partition},
 		start:  st.start, end: st.end,
@@ -78,23 +73,35 @@ func (h *mm2Heir) inherit(ctx context.Context, id partitionID, pair *topicPair, 
 	if c.syncs == nil {
 		c.syncs = &mm2.Syncs{}
 	}
-	stored, ok := legacy.positions.Stored(mm2.Partition{Topic: id.Topic, Partition: id.Partition})
+	stored, ok := legacy.positions.Stored(at)
 	if !ok {
 		return 0, false, c.unstored(ctx)
 	}
-	place, err := c.place(ctx, stored)
+	place, err := c.settle(ctx, stored, runs)
 	if err != nil {
-		return 0, false, c.explain(err)
-	}
-	if err := c.still(ctx, began); err != nil {
 		return 0, false, err
 	}
-	if err := c.bequeath(ctx, runs, place); err != nil {
+	if err := c.still(ctx, began); err != nil {
 		return 0, false, err
 	}
 	h.log.Info("goes on where MirrorMaker 2 stopped", slog.String("topic", id.Topic), slog.Int("partition", int(id.Partition)),
 		slog.Int64("stored", stored), slog.Int64("from", place.Next), slog.Int64("copied_beyond", max(0, place.Next-stored-1)), slog.Int64("doubled_by_mirrormaker2", place.Again))
 	return place.Next, true, nil
+}
+
+// settle compares, in its turn, and takes into runs what came of it.
+func (c *comparison) settle(ctx context.Context, stored int64, runs *checkpoint.Runs) (mm2.Place, error) {
+	select {
+	case c.heir.reading <- struct{}{}:
+		defer func() { <-c.heir.reading }()
+	case <-ctx.Done():
+		return mm2.Place{}, ctx.Err()
+	}
+	place, err := c.place(ctx, stored)
+	if err != nil {
+		return place, c.explain(err)
+	}
+	return place, c.bequeath(ctx, runs, place)
 }
 
 // bequest is what the map holds of MirrorMaker 2's records, to be written in one
