@@ -25,7 +25,7 @@ type Provenance struct {
 	TimeMillis int64
 }
 
-// flags of a provenance
+// provenanceKeepsNames is a flag of a provenance.
 const provenanceKeepsNames = 1
 
 // MapPartition returns the partition of MapTopic that holds what is kept by the

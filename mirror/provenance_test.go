@@ -236,7 +236,10 @@ func TestAProducerIDIsWrittenDownBeforeItIsUsed(t *testing.T) {
 		t.Errorf("of another source cluster: got %v, want the end of the life", err)
 	}
 	select {
-	case <-x.fatal:
+	case err := <-x.fatal:
+		if !errors.As(err, &moved) {
+			t.Errorf("the life ends because of %v", err)
+		}
 	default:
 		t.Error("the life goes on")
 	}
