@@ -313,7 +313,7 @@ func (r translatedRow) word() string {
 	case r.ToOffset < 0:
 		return "nothing mirrored yet"
 	case r.Shortfall > 0 && r.Against:
-		return "its end; the " + plural(int(r.Shortfall), "record") + " before the offset were written in " + r.From
+		return "the end of what came from there; none of the " + plural(int(r.Shortfall), "offset") + " behind it did"
 	case r.Shortfall > 0:
 		return "mirrored end; " + plural(int(r.Shortfall), "record") + " not mirrored yet"
 	case r.BeforeMirror:
