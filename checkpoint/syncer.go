@@ -118,6 +118,7 @@ type groupPartition struct {
 	state              State
 	err                error
 	due                bool      // to be judged
+	unsaid             bool      // a note is due
 	failures           int       // in a row
 	retry              time.Time // not before
 

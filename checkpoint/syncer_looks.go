@@ -8,9 +8,9 @@ const (
 	// whatever the number of groups: a thousand groups of a hundred partitions
 	// are looked at once a second, a handful at every round.
 	offsetsPerSecond = 150_000
-	groupCost        = 20               // of a group beside its offsets, in offsets
+	groupCost        = 20              // of a group beside its offsets, in offsets
 	hotFor           = 5 * time.Second // after a change
-	coldShare        = 0.2              // of the budget, at least, if there is not enough for all
+	coldShare        = 0.2             // of the budget, at least, if there is not enough for all
 )
 
 // looks says whose turn it is to be looked at. Groups that have members, changed

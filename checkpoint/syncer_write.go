@@ -67,28 +67,24 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 	case !p.mapped || p.there.Shortfall > 0:
 		r.state = Waiting
 	}
-	found := false // at the same place, and no earlier note would tell a next life
 	if r.same && r.do == leave {
 		_, target, _ := p.ours.target(v.target)
 		_, source, _ := p.ours.source(v.source)
-		found = !target || g.carry && !source
-		p.ours.settle(position{v.source, v.target}) // whoever put them there
+		p.unsaid = p.unsaid || !target || g.carry && !source // no earlier note would tell a next life
+		p.ours.settle(position{v.source, v.target})          // whoever put them there
 	}
 	here := position{up: v.source, down: p.there.Offset}
 	if r.do == backward {
 		here = position{up: p.back.Offset, down: v.target}
 	}
-	news := r.do != leave || found || s.flow.Checkpoints && p.mapped && (p.checkpointed != here || p.checkpointedAt.IsZero())
+	news := r.do != leave || v.source >= 0 && p.mapped && (p.unsaid || s.flow.Checkpoints && (p.checkpointed != here || p.checkpointedAt.IsZero()))
 	if p.state != r.state {
 		p.state, p.since = r.state, now
 	}
 	if news && now.Sub(p.checkpointedAt) < checkpointEvery {
-		if found {
-			p.ours = v.ours // and is found again
-		}
 		return // stays due
 	}
-	p.err, p.due = nil, false
+	p.err, p.due, p.unsaid = nil, false, false
 	if !news {
 		return
 	}
@@ -163,7 +159,7 @@ func (s *Syncer) write(ctx context.Context, w *work) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, p := range w.noted {
-			p.checkpointedAt, p.due = time.Time{}, true
+			p.checkpointedAt, p.due, p.unsaid = time.Time{}, true, true
 		}
 	}
 	return err

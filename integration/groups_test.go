@@ -180,23 +180,23 @@ func (w *world) readsBothSites(d *daemon) {
 }
 
 // newProtocol lets a Java consumer of a KIP-848 group read in the east, go on in
-// the west, and come back: an empty group of the new protocol takes commits from
+// the west, there as a classic one, and come back: an empty group of the new protocol takes commits from
 // outside, one with members refuses them.
 func (w *world) newProtocol(d *daemon) {
 	const group = "fast-readers"
 	w.kcat("east", strings.Repeat("record\n", 200), "-P", "-t", "fast", "-p", "0")
 	w.mirrored("east", "fast", "west", "east.fast")
-	consume := func(cluster, topic string, records int) int {
+	consume := func(cluster, topic, protocol string, records int) int {
 		out := w.java("org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", w.addr(cluster), "--topic", topic, "--group", group,
-			"--consumer-property", "group.protocol=consumer", "--consumer-property", "auto.offset.reset=earliest",
+			"--consumer-property", "group.protocol="+protocol, "--consumer-property", "auto.offset.reset=earliest",
 			"--max-messages", strconv.Itoa(records), "--timeout-ms", "20000")
 		return strings.Count(out, "record\n")
 	}
-	if n := consume("east", "fast", 60); n != 60 {
+	if n := consume("east", "fast", "consumer", 60); n != 60 {
 		w.t.Fatalf("%d records read in the east", n)
 	}
 	d.standsAt(w, "east->west", group, "fast", map[int32]int64{0: 60, 1: 0})
-	if n := consume("west", "east.fast", 25); n != 25 {
+	if n := consume("west", "east.fast", "classic", 25); n != 25 {
 		w.t.Fatalf("%d records read in the west", n)
 	}
 	d.standsAt(w, "east->west", group, "fast", map[int32]int64{0: 85, 1: 0})
