@@ -119,7 +119,10 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 		return st, err
 	}
 	st.seen = map[checkpoint.Producer]bool{}
-	_, mapped, ok := known.End()
+	_, mapped, ok := known.Mapped() // not its end: what was cut off the source stands between, and the seam stops at it
+	if !ok {
+		_, mapped, ok = known.End()
+	}
 	from := start
 	if ok {
 		from = max(from, mapped-1) // the last batch of ours is wanted for the seam
@@ -210,7 +213,7 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 	}
 	replaced := false
 	for {
-		source, mapped, some := nextOf(known)
+		source, mapped, some := known.Mapped()
 		if !some || mapped <= start { // nothing, or retention took it
 			break
 		}
@@ -245,13 +248,6 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 	}
 	_, mapped, _ := known.End()
 	return max(0, was-mapped), doubt, nil
-}
-
-// nextOf is the end of the last run that holds something.
-func nextOf(known *checkpoint.Runs) (source, target int64, ok bool) {
-	known.All(func(checkpoint.Run) bool { ok = true; return false })
-	source, target, _ = known.End()
-	return source, target, ok
 }
 
 // nextSource is the source offset after the last record of ours that the target

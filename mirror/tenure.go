@@ -178,6 +178,12 @@ func (t *tenure) attempt(ctx context.Context) error {
 		return err
 	}
 	f.recorder.Resume(key, b.runs)
+	if b.runs.Unsettled() {
+		if err := f.recorder.Flush(ctx); err != nil {
+			f.recorder.Forget(key)
+			return fmt.Errorf("write down what was cut off the map: %w", err)
+		}
+	}
 
 	l := newLane(key, pair.targetName, pair.target.ID, b.producer.ID, b.producer.Epoch, b.origin, t.limits)
 	t.mu.Lock()
