@@ -52,13 +52,12 @@ type contents struct{ anchors, blocks, runs int64 }
 // HousekeepingStats is what keeps the offset map's topic small, of one flow in one
 // life of this instance.
 type HousekeepingStats struct {
-	Passes  int64     // over one partition of the topic each
-	Last    time.Time // the last of them; zero: none yet
-	Anchors int64     // records of the ledger in the topic, of the partitions held here, as of the last passes
-	Blocks  int64     // full blocks, the same
-	Runs    int64     // of the offset map, the same
-	Removed int64     // records deleted
-	Thinned int64     // records written anew, with fewer runs
+	Passes  int64 `json:"passes"`  // over one partition of the topic each
+	Anchors int64 `json:"anchors"` // records of the ledger in the topic, of the partitions held here, as of the last passes
+	Blocks  int64 `json:"blocks"`  // full blocks, the same
+	Runs    int64 `json:"runs"`    // of the offset map, the same
+	Removed int64 `json:"removed"` // records deleted
+	Thinned int64 `json:"thinned"` // records written anew, with fewer runs
 }
 
 const (
@@ -121,7 +120,6 @@ func (h *housekeeper) pass(ctx context.Context, mapPartition int32) error {
 	if err == nil {
 		l.found = found
 		h.done.Passes++
-		h.done.Last = now
 	}
 	h.done.Removed += done.Removed
 	h.done.Thinned += done.Thinned

@@ -85,6 +85,7 @@ func (c *collector) desc(name string) *prometheus.Desc {
 			{"map_runs", "Runs that the offset map in the target cluster holds.", []string{"cluster"}},
 			{"map_memory_bytes", "About how much memory the offset map takes in the leading instance.", []string{"cluster"}},
 			{"map_records_total", "Records read of the offset map's topic since the term began.", []string{"cluster"}},
+			{"map_removed_records_total", "Records of the offset map's topic that this instance deleted or thinned out, since its life began.", []string{"flow"}},
 			{"skipped_records_total", "Corrupt or foreign records in internal topics that were passed over.", []string{"cluster", "topic"}},
 			{"leader", "1 while this instance holds the leader's term.", nil},
 			{"term", "Fence of the term that this instance leads; 0 while it does not.", nil},
@@ -160,6 +161,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge("flow_up", flag(f.status.State == stateMirroring || f.status.State == statePaused), name)
 		count("doubled_records_total", f.doubled, name)
+		count("map_removed_records_total", uint64(max(0, f.status.Housekeeping.Removed+f.status.Housekeeping.Thinned)), name)
 		for _, t := range f.topics {
 			topic := t.status.Source
 			count("records_total", t.stats.records, name, topic)

@@ -41,6 +41,7 @@ func newFlowStatus(f *topology.Flow) FlowStatus {
 func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, problem func(topic string) string) (FlowStatus, []topicReport) {
 	out := newFlowStatus(f.cfg())
 	out.Fence = f.fence.modeNow().String()
+	out.Housekeeping = f.keeper.stats()
 	out.Error = cmp.Or(l.disagreement(f), f.discovery.state.get(), f.trouble.get(), f.orders.state.get())
 	w := f.discovery.current.Load()
 	if w == nil {

@@ -55,6 +55,8 @@ type FlowStatus struct {
 	Bytes            uint64  `json:"bytes"`
 	RecordsPerSecond float64 `json:"records_per_second"`
 	BytesPerSecond   float64 `json:"bytes_per_second"`
+	// Housekeeping is what this life has done to keep the offset map's topic small.
+	Housekeeping HousekeepingStats `json:"housekeeping"`
 	// The lag is that of the partitions that this instance has; see Lag. Known
 	// says that the topics of the flow have been seen.
 	LagRecords        int64         `json:"lag_records"`
