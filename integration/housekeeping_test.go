@@ -110,8 +110,10 @@ func (w *world) onceAndExact(mirror *daemon, h *history, target string) {
 		if len(there) == 0 {
 			return fmt.Errorf("%s is empty", target)
 		}
-		if _, n, err := identity(there[len(there)-1]); err != nil || n != last {
-			return fmt.Errorf("record %d is the last in west, want %d (%v)", n, last, err)
+		if _, n, err := identity(there[len(there)-1]); err != nil {
+			return err
+		} else if n != last {
+			return fmt.Errorf("record %d is the last in west, want %d", n, last)
 		}
 		return nil
 	})
