@@ -77,6 +77,7 @@ func TestMM2Formats(t *testing.T) {
 		tell(t, "partitions are added", (*mm2Story).partitionsAdded)
 		tell(t, "a group on both sides", (*mm2Story).groupOnBothSides)
 		tell(t, "internal topics in disorder", (*mm2Story).disorder)
+		tell(t, "a target made anew", (*mm2Story).targetAnew)
 	})
 	t.Run("afterwards", func(t *testing.T) {
 		tell(t, "testOffsetSyncsTopicsOnTarget", (*mm2Story).syncsOnTarget)
@@ -210,91 +211,7 @@ func (s *mm2Story) nothingMirrored(w *world, t *testing.T) {
 
 // oneWay is also testOneWayReplicationWithFrequentOffsetSyncs: with another
 // separator, and once with another one for internal topics.
-func (s *mm2Story) oneWay(w *world, t *testing.T) {
-	for _, topic := range []string{"sep-one", "sep-two"} { // a second one comes later
-		h := newHistory(topic, 2, 100)
-		w.create("east", topic, 2)
-		w.write("east", h, 60)
-		for _, way := range []struct{ to, separator, policy string }{
-			{"dash", "-", "replication.policy.separator=-"},
-			{"under", "_", "replication.policy.separator=_\treplication.policy.internal.topic.separator.enabled=false"},
-		} {
-			mirror := mirrorPlace{way.to, "east" + way.separator + topic}
-			w.mirrored("east", topic, way.to, mirror.topic)
-			if way.to == "dash" {
-				w.consumeHere("east", topic, "mm-"+topic, map[int32]int{0: 60, 1: 33})
-			}
-			w.followsTo("mm-"+topic, mirrorPlace{"east", topic}, mirror)
-			w.follows("mm-"+topic, mirrorPlace{"east", topic}, mirror, func() map[int32]int64 {
-				return s.java.offsets(t, mirror.topic, s.java.question("translateOffsets", "mm-"+topic, "east", way.to, way.policy)...)
-			})
-			internal := way.separator
-			if way.to == "under" {
-				internal = "."
-			}
-			has(t, s.java.ask(t, append([]string{"checkpointTopics"}, s.java.of(way.to, way.policy)...)...), "east"+internal+"checkpoints"+internal+"internal")
-			has(t, s.java.ask(t, append([]string{"remoteTopics", "east"}, s.java.of(way.to, way.policy)...)...), mirror.topic)
-			only(t, s.java.ask(t, append([]string{"replicationHops", "east"}, s.java.of(way.to, way.policy)...)...), "1")
-		}
-	}
-	topics, err := w.admin("east").ListTopics(w.ctx(10 * time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range topics {
-		if strings.HasPrefix(name, "dash") || strings.HasPrefix(name, "under") {
-			t.Errorf("east has %s: something came back", name)
-		}
-	}
-}
-
 // syncsOnTarget: where they are written, by whose names.
-func (s *mm2Story) syncsOnTarget(w *world, t *testing.T) {
-	for _, c := range []struct{ cluster, topic string }{
-		{"east", "mm2-offset-syncs.west.internal"}, // on the source: the target's name
-		{"west", "mm2-offset-syncs.east.internal"},
-		{"dash", "mm2-offset-syncs-east-internal"}, // on the target: the source's
-		{"under", "mm2-offset-syncs.east.internal"},
-	} {
-		eventually(t, 20*time.Second, c.topic+" in "+c.cluster, func() error {
-			topics, err := w.admin(c.cluster).ListTopics(w.ctx(10*time.Second), c.topic)
-			if err == nil {
-				err = topics[c.topic].Err
-			}
-			if n := len(topics[c.topic].Partitions); err == nil && n != 1 {
-				err = fmt.Errorf("%d partitions", n)
-			}
-			return err
-		})
-		if got := w.config(c.cluster, c.topic, "cleanup.policy"); got != "compact" {
-			t.Errorf("%s: cleanup.policy is %q", c.topic, got)
-		}
-	}
-	topics, err := w.admin("east").ListTopics(w.ctx(10 * time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range topics {
-		if strings.HasPrefix(name, "mm2-offset-syncs") && name != "mm2-offset-syncs.west.internal" {
-			t.Errorf("east has %s", name)
-		}
-	}
-}
-
-func (s *mm2Story) withoutSyncs(w *world, t *testing.T) {
-	for _, cluster := range []string{"same", "late"} {
-		topics, err := w.admin(cluster).ListTopics(w.ctx(10 * time.Second))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name := range topics {
-			if strings.HasPrefix(name, "mm2-offset-syncs") {
-				t.Errorf("%s has %s", cluster, name)
-			}
-		}
-	}
-}
-
 // behindTheFlow: a group far behind what is mirrored is translated all the same,
 // forwards, then back when it goes back; also to offsets older than any sync.
 func (s *mm2Story) behindTheFlow(w *world, t *testing.T) {
@@ -314,49 +231,7 @@ func (s *mm2Story) behindTheFlow(w *world, t *testing.T) {
 }
 
 // fromLatest: only what came after the start is there.
-func (s *mm2Story) fromLatest(w *world, t *testing.T) {
-	eventually(t, 20*time.Second, "the mirror of late-orders", func() error {
-		if w.ends(w.admin("late"), "east.late-orders") == nil {
-			return fmt.Errorf("no topic")
-		}
-		return nil
-	})
-	w.write("east", s.late, 30)
-	var got map[int32][]*kgo.Record
-	eventually(t, 20*time.Second, "what is new", func() error {
-		if got = w.read("late", "east.late-orders"); count(got) < 60 {
-			return fmt.Errorf("%d records", count(got))
-		}
-		return nil
-	})
-	for partition, records := range got {
-		if _, first, err := identity(records[0]); err != nil || first != 100 || len(records) != 30 {
-			t.Errorf("partition %d: %d records, the first is #%d (%v)", partition, len(records), first, err)
-		}
-	}
-	w.commit("east", "mm-late-group", "late-orders", map[int32]int64{0: 111, 1: 130})
-	w.followsTo("mm-late-group", mirrorPlace{"east", "late-orders"}, mirrorPlace{"late", "east.late-orders"})
-}
-
 // identityPolicy: one way, same names; heartbeats are prefixed all the same.
-func (s *mm2Story) identityPolicy(w *world, t *testing.T) {
-	h := newHistory("same-orders", 2, 100)
-	w.create("east", h.topic, 2)
-	w.write("east", h, 60)
-	w.exact(h, "east", "same", "same-orders")
-	w.consumeHere("east", h.topic, "mm-same", map[int32]int{0: 17, 1: 60})
-	policy := []string{"replication.policy.class=org.apache.kafka.connect.mirror.IdentityReplicationPolicy", "source.cluster.alias=east"}
-	here, there := mirrorPlace{"east", h.topic}, mirrorPlace{"same", h.topic}
-	w.followsTo("mm-same", here, there)
-	w.follows("mm-same", here, there, func() map[int32]int64 {
-		return s.java.offsets(t, h.topic, s.java.question("translateOffsets", "mm-same", "east", "same", policy...)...)
-	})
-	has(t, s.java.ask(t, append([]string{"upstreamClusters"}, s.java.of("same", policy...)...)...), "east")
-	has(t, s.java.ask(t, append([]string{"heartbeatTopics"}, s.java.of("same", policy...)...)...), "east.heartbeats", "heartbeats")
-	has(t, s.java.ask(t, append([]string{"remoteTopics"}, s.java.of("same", policy...)...)...), "same-orders")
-	only(t, s.java.ask(t, append([]string{"replicationHops", "east"}, s.java.of("same", policy...)...)...), "1")
-}
-
 // transactional: markers and aborted records make holes in the source's offsets.
 func (s *mm2Story) transactional(w *world, t *testing.T) {
 	h := newHistory("mm-payments", 2, 100)
@@ -376,79 +251,9 @@ func (s *mm2Story) transactional(w *world, t *testing.T) {
 
 // compactedTopic: the source was compacted before and is again afterwards; the
 // tombstones came over.
-func (s *mm2Story) compactedTopic(w *world, t *testing.T) {
-	h := s.compacted
-	w.caughtUp("east", h.topic, "west", "east.mm-compacted")
-	ends := w.ends(w.admin("east"), h.topic)
-	here, there := mirrorPlace{"east", h.topic}, mirrorPlace{"west", "east.mm-compacted"}
-	for _, offset := range []int64{0, ends[0] / 3, ends[0] - 5, ends[0]} {
-		w.commit("east", "mm-compacted-group", h.topic, map[int32]int64{0: offset})
-		w.followsTo("mm-compacted-group", here, there)
-	}
-	if got := w.config("west", "east.mm-compacted", "cleanup.policy"); got != "compact" {
-		t.Errorf("the copy's cleanup policy is %q", got)
-	}
-	tombstones := 0
-	for _, r := range w.read("west", "east.mm-compacted")[0] {
-		if r.Value == nil {
-			tombstones++
-		}
-	}
-	if tombstones == 0 {
-		t.Error("no tombstone came over")
-	}
-}
-
 // topicConfigs is also testReplicateTargetDefault: what the source has by default
 // the target has by its own.
-func (s *mm2Story) topicConfigs(w *world, t *testing.T) {
-	w.create("east", "mm-configs", 1, "retention.bytes=1000000", "min.insync.replicas=1", "message.timestamp.type=LogAppendTime")
-	eventually(t, 20*time.Second, "the copy of mm-configs", func() error {
-		if got := w.config("west", "east.mm-configs", "retention.bytes"); got != "1000000" {
-			return fmt.Errorf("retention.bytes is %q", got)
-		}
-		return nil
-	})
-	if got := w.config("west", "east.mm-configs", "message.timestamp.type"); got == "LogAppendTime" {
-		t.Error("an excluded config was copied")
-	}
-	w.setConfig("west", "east.mm-configs", "retention.bytes", "5")
-	eventually(t, 30*time.Second, "what drifted", func() error {
-		if got := w.config("west", "east.mm-configs", "retention.bytes"); got != "1000000" {
-			return fmt.Errorf("retention.bytes is %q", got)
-		}
-		return nil
-	})
-}
-
 // partitionsAdded: a group goes on in a new partition, too.
-func (s *mm2Story) partitionsAdded(w *world, t *testing.T) {
-	h := newHistory("mm-growing", 1, 100)
-	w.create("east", h.topic, 1)
-	w.write("east", h, 30)
-	here, there := mirrorPlace{"east", h.topic}, mirrorPlace{"west", "east.mm-growing"}
-	w.mirrored(here.cluster, here.topic, there.cluster, there.topic)
-	w.commit("east", "mm-growing-group", h.topic, map[int32]int64{0: 30})
-	w.followsTo("mm-growing-group", here, there)
-	if _, err := w.admin("east").CreatePartitions(w.ctx(10*time.Second), 1, h.topic); err != nil {
-		t.Fatal(err)
-	}
-	h.fates[1] = nil
-	eventually(t, 20*time.Second, "two partitions in east", func() error {
-		if n := len(w.ends(w.admin("east"), h.topic)); n != 2 {
-			return fmt.Errorf("%d", n)
-		}
-		return nil
-	})
-	w.write("east", h, 30)
-	w.exact(h, "east", "west", "east.mm-growing")
-	w.commit("east", "mm-growing-group", h.topic, map[int32]int64{0: 41, 1: 11})
-	w.follows("mm-growing-group", here, there, func() map[int32]int64 {
-		return s.java.offsets(t, there.topic, s.java.question("translateOffsets", "mm-growing-group", "east", "west")...)
-	})
-	w.followsTo("mm-growing-group", here, there)
-}
-
 // groupOnBothSides: a group that is at work in the target is not moved under its
 // members, but its checkpoints go on.
 func (s *mm2Story) groupOnBothSides(w *world, t *testing.T) {
@@ -484,30 +289,10 @@ func (s *mm2Story) groupOnBothSides(w *world, t *testing.T) {
 	w.followsTo("mm-both-group", here, there)
 }
 
+// targetAnew: the copy is deleted and made anew with other offsets; MirrorMaker
+// 2's store, which has read the old syncs, is not led past a record by them.
 // disorder: internal topics made by hand, with a cleanup policy that loses what
 // is old and more partitions than one.
-func (s *mm2Story) disorder(w *world, t *testing.T) {
-	for _, topic := range []string{"heartbeats", "west.checkpoints.internal"} {
-		eventually(t, 20*time.Second, topic, func() error {
-			if got := w.config("east", topic, "cleanup.policy"); got != "compact" {
-				return fmt.Errorf("cleanup.policy is %q", got)
-			}
-			return nil
-		})
-	}
-	log := s.d.log()
-	for _, word := range []string{"it was not compacted: it is now", "more partitions than one"} {
-		if !strings.Contains(log, word) {
-			t.Errorf("the log does not say %q", word)
-		}
-	}
-	for partition, records := range w.read("east", "west.checkpoints.internal") {
-		if partition != 0 && len(records) > 0 {
-			t.Errorf("%d checkpoints are in partition %d, where nobody reads them", len(records), partition)
-		}
-	}
-}
-
 // formatters: the console consumer shows what stands in each topic.
 func (s *mm2Story) formatters(w *world, t *testing.T) {
 	for _, c := range []struct{ formatter, cluster, topic, shows string }{
@@ -601,54 +386,5 @@ func (s *mm2Story) restart(w *world, t *testing.T) {
 
 // offsetSyncStore: MirrorMaker 2's own store translates by our offset syncs, and
 // never past the record that the group would read next.
-func (s *mm2Story) offsetSyncStore(w *world, t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		config []string
-		from   mirrorPlace
-		to     mirrorPlace
-	}{
-		{"transactions", []string{"target.cluster.alias=west"}, mirrorPlace{"east", "mm-payments"}, mirrorPlace{"west", "east.mm-payments"}},
-		{"testPastOffsetTranslation", []string{"target.cluster.alias=west"}, mirrorPlace{"east", "mm-behind"}, mirrorPlace{"west", "east.mm-behind"}},
-		{"compacted", []string{"target.cluster.alias=west"}, mirrorPlace{"east", "mm-compacted"}, mirrorPlace{"west", "east.mm-compacted"}},
-		{"on the target", []string{"target.cluster.alias=dash", "offset-syncs.topic.location=target", "replication.policy.separator=-"}, mirrorPlace{"east", "sep-one"}, mirrorPlace{"dash", "east-sep-one"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := w.in(t)
-			source, target := w.read(c.from.cluster, c.from.topic)[0], w.read(c.to.cluster, c.to.topic)[0]
-			end := w.ends(w.admin(c.from.cluster), c.from.topic)[0]
-			var asked []string
-			for i := range int64(40) {
-				asked = append(asked, strconv.FormatInt(end*i/39, 10))
-			}
-			config := append([]string{
-				"name=MirrorCheckpointConnector", "connector.class=org.apache.kafka.connect.mirror.MirrorCheckpointConnector",
-				"source.cluster.alias=east", "source.cluster.bootstrap.servers=" + w.addr(c.from.cluster), "target.cluster.bootstrap.servers=" + w.addr(c.to.cluster),
-			}, c.config...)
-			for _, memory := range []string{"all", "forgetful"} {
-				words := append([]string{"offsetSyncStore", memory, c.from.topic, "0"}, asked...)
-				translated, again := 0, int64(0)
-				for _, line := range s.java.ask(t, append(words, config...)...) {
-					from, to, _ := strings.Cut(line, " ")
-					if to == "none" || to == "-1" {
-						continue
-					}
-					translated++
-					offset, there := numeral(t, from), numeral(t, to)
-					exact := exactly(source, target, offset)
-					again += exact - there
-					if there > exact {
-						t.Errorf("%s: %d is translated to %d, past %d", memory, offset, there, exact)
-					}
-					if offset == end && there != exact {
-						t.Errorf("%s: the end is translated to %d, want %d", memory, there, exact)
-					}
-				}
-				if translated == 0 {
-					t.Errorf("%s: nothing is translated", memory)
-				}
-				t.Logf("%s: %d of %d offsets are translated, %d records would be read again in all", memory, translated, len(asked), again)
-			}
-		})
-	}
-}
+// storeHolds has MirrorMaker 2's store translate offsets of partition 0 from its
+// beginning to its end.
