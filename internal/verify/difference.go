@@ -108,9 +108,9 @@ func changed(source, target *wire.Record, stamped, show bool) Difference {
 			}
 		}
 	}
-	d.Detail = fmt.Sprintf("the %s differs: %s in the source, %s in the target", d.Field, d.Source, d.Target)
+	d.Detail = fmt.Sprintf("the %s differs: in the source %s, in the target %s", d.Field, d.Source, d.Target)
 	if d.Field == "headers" {
-		d.Detail = fmt.Sprintf("the headers differ: %d of them (%s) in the source, %d (%s) in the target", len(source.Headers), d.Source, len(target.Headers), d.Target)
+		d.Detail = fmt.Sprintf("the headers differ: in the source %d of them, %s, in the target %d, %s", len(source.Headers), d.Source, len(target.Headers), d.Target)
 	}
 	return d
 }
@@ -120,11 +120,10 @@ func (s *Side) String() string {
 	if s.Null {
 		return "null"
 	}
-	text := fmt.Sprintf("%d bytes, sha256 %s", s.Size, s.SHA256)
 	if s.Bytes != nil {
-		text += fmt.Sprintf(", %q", s.Bytes)
+		return fmt.Sprintf("%d bytes (sha256 %s) %q", s.Size, s.SHA256, s.Bytes)
 	}
-	return text
+	return fmt.Sprintf("%d bytes (sha256 %s)", s.Size, s.SHA256)
 }
 
 // headerBytes are the headers in one piece, for a hash.
