@@ -102,12 +102,9 @@ func (m *measure) lag(ctx context.Context, q console.LagQuery) (mirror.FlowLag, 
 // through is the source offset up to which a partition is in the target, -1 if
 // nothing of it is.
 func (m *measure) through(topic string, partition int32) int64 {
-	if m.index == nil {
-		return -1
-	}
-	if runs := m.index.Runs(m.flow.Name, topic, partition); runs != nil {
-		if _, _, ok := runs.End(); ok {
-			return runs.Through()
+	if m.index != nil {
+		if through, ok := m.index.Through(m.flow.Name, topic, partition); ok {
+			return through
 		}
 	}
 	return -1
