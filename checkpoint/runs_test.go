@@ -4,7 +4,6 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -454,55 +453,4 @@ func TestCompleteGivesUpWhereItWouldGuess(t *testing.T) {
 	if _, err := checkpoint.Complete(&ledger, &checkpoint.Runs{}, one(batch(t, 0, 1, 0, 6, 2), nil)); !errors.As(err, &order) {
 		t.Errorf("got %v, want an OrderError", err)
 	}
-}
-
-// millionRuns is a source with a marker behind every ten records.
-func millionRuns(b *testing.B) *checkpoint.Runs {
-	runs := &checkpoint.Runs{}
-	for i := range int64(1_000_000) {
-		if err := runs.Add(checkpoint.Run{Source: 11 * i, Target: 10 * i, Count: 10}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	return runs
-}
-
-func BenchmarkForward(b *testing.B) {
-	runs := millionRuns(b)
-	b.ReportAllocs()
-	for i := int64(0); b.Loop(); i++ {
-		if got := runs.Forward(i * 7919 % 11_000_000); got.Offset < 0 {
-			b.Fatal(got)
-		}
-	}
-}
-
-// BenchmarkLoad reads a million runs back from their records.
-func BenchmarkLoad(b *testing.B) {
-	var records []wire.Record
-	for _, block := range millionRuns(b).Blocks(key()) {
-		records = append(records, checkpoint.EncodeBlock(block))
-	}
-	var before, after runtime.MemStats
-	var runs *checkpoint.Runs
-	b.ResetTimer()
-	for b.Loop() {
-		runs = &checkpoint.Runs{}
-		for _, rec := range records {
-			block, err := checkpoint.Decode(rec)
-			if err != nil {
-				b.Fatal(err)
-			}
-			runs.Merge(block.(checkpoint.Block))
-		}
-	}
-	b.StopTimer()
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	length := runs.Len()
-	runtime.KeepAlive(runs)
-	runs = nil //nolint:wastedassign // its memory is measured by letting go
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(before.HeapAlloc-after.HeapAlloc)/float64(length), "B/run")
 }
