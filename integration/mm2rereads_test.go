@@ -54,9 +54,11 @@ flows:
 				continue
 			}
 			group := fmt.Sprintf("group-%d", i)
-			places[group] = map[int32]int64{}
-			for p := range int32(partitions) {
-				places[group][p] = r.Int64N(ends[p] + 1)
+			if places[group] == nil {
+				places[group] = map[int32]int64{}
+			}
+			for p := range int32(partitions) { // groups only go forward
+				places[group][p] += r.Int64N(ends[p] - places[group][p] + 1)
 			}
 			w.commit("east", group, "orders", places[group])
 		}
