@@ -9,6 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// oneWay is also testOneWayReplicationWithFrequentOffsetSyncs: with another
+// separator, and once with another one for internal topics.
 func (s *mm2Story) oneWay(w *world, t *testing.T) {
 	for _, topic := range []string{"sep-one", "sep-two"} { // a second one comes later
 		h := newHistory(topic, 2, 100)
@@ -47,6 +49,9 @@ func (s *mm2Story) oneWay(w *world, t *testing.T) {
 	}
 }
 
+// fromLatest: only what came after the start is there.
+// identityPolicy: one way, same names; heartbeats are prefixed all the same.
+// transactional: markers and aborted records make holes in the source's offsets.
 func (s *mm2Story) fromLatest(w *world, t *testing.T) {
 	eventually(t, 20*time.Second, "the mirror of late-orders", func() error {
 		if w.ends(w.admin("late"), "east.late-orders") == nil {
@@ -89,6 +94,13 @@ func (s *mm2Story) identityPolicy(w *world, t *testing.T) {
 	only(t, s.java.ask(t, append([]string{"replicationHops", "east"}, s.java.of("same", policy...)...)...), "1")
 }
 
+// compactedTopic: the source was compacted before and is again afterwards; the
+// tombstones came over.
+// topicConfigs is also testReplicateTargetDefault: what the source has by default
+// the target has by its own.
+// partitionsAdded: a group goes on in a new partition, too.
+// groupOnBothSides: a group that is at work in the target is not moved under its
+// members, but its checkpoints go on.
 func (s *mm2Story) compactedTopic(w *world, t *testing.T) {
 	h := s.compacted
 	w.caughtUp("east", h.topic, "west", "east.mm-compacted")

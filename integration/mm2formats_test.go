@@ -209,11 +209,6 @@ func (s *mm2Story) nothingMirrored(w *world, t *testing.T) {
 	})
 }
 
-// oneWay is also testOneWayReplicationWithFrequentOffsetSyncs: with another
-// separator, and once with another one for internal topics.
-// syncsOnTarget: where they are written, by whose names.
-// behindTheFlow: a group far behind what is mirrored is translated all the same,
-// forwards, then back when it goes back; also to offsets older than any sync.
 func (s *mm2Story) behindTheFlow(w *world, t *testing.T) {
 	h := newHistory("mm-behind", 1, 20)
 	w.create("east", h.topic, 1)
@@ -230,9 +225,6 @@ func (s *mm2Story) behindTheFlow(w *world, t *testing.T) {
 	}
 }
 
-// fromLatest: only what came after the start is there.
-// identityPolicy: one way, same names; heartbeats are prefixed all the same.
-// transactional: markers and aborted records make holes in the source's offsets.
 func (s *mm2Story) transactional(w *world, t *testing.T) {
 	h := newHistory("mm-payments", 2, 100)
 	w.create("east", h.topic, 2)
@@ -249,13 +241,6 @@ func (s *mm2Story) transactional(w *world, t *testing.T) {
 	}
 }
 
-// compactedTopic: the source was compacted before and is again afterwards; the
-// tombstones came over.
-// topicConfigs is also testReplicateTargetDefault: what the source has by default
-// the target has by its own.
-// partitionsAdded: a group goes on in a new partition, too.
-// groupOnBothSides: a group that is at work in the target is not moved under its
-// members, but its checkpoints go on.
 func (s *mm2Story) groupOnBothSides(w *world, t *testing.T) {
 	h := newHistory("mm-both", 1, 100)
 	w.create("east", h.topic, 1)
@@ -289,11 +274,6 @@ func (s *mm2Story) groupOnBothSides(w *world, t *testing.T) {
 	w.followsTo("mm-both-group", here, there)
 }
 
-// targetAnew: the copy is deleted and made anew with other offsets; MirrorMaker
-// 2's store, which has read the old syncs, is not led past a record by them.
-// disorder: internal topics made by hand, with a cleanup policy that loses what
-// is old and more partitions than one.
-// formatters: the console consumer shows what stands in each topic.
 func (s *mm2Story) formatters(w *world, t *testing.T) {
 	for _, c := range []struct{ formatter, cluster, topic, shows string }{
 		{"CheckpointFormatter", "west", "east.checkpoints.internal", "Checkpoint{consumerGroupId=mm-billing, topicPartition=east.mm-test-0, upstreamOffset="},
@@ -384,7 +364,3 @@ func (s *mm2Story) restart(w *world, t *testing.T) {
 	}
 }
 
-// offsetSyncStore: MirrorMaker 2's own store translates by our offset syncs, and
-// never past the record that the group would read next.
-// storeHolds has MirrorMaker 2's store translate offsets of partition 0 from its
-// beginning to its end.
