@@ -50,8 +50,6 @@ func (s *mm2Story) oneWay(w *world, t *testing.T) {
 }
 
 // fromLatest: only what came after the start is there.
-// identityPolicy: one way, same names; heartbeats are prefixed all the same.
-// transactional: markers and aborted records make holes in the source's offsets.
 func (s *mm2Story) fromLatest(w *world, t *testing.T) {
 	eventually(t, 20*time.Second, "the mirror of late-orders", func() error {
 		if w.ends(w.admin("late"), "east.late-orders") == nil {
@@ -76,6 +74,7 @@ func (s *mm2Story) fromLatest(w *world, t *testing.T) {
 	w.followsTo("mm-late-group", mirrorPlace{"east", "late-orders"}, mirrorPlace{"late", "east.late-orders"})
 }
 
+// identityPolicy: one way, same names; heartbeats are prefixed all the same.
 func (s *mm2Story) identityPolicy(w *world, t *testing.T) {
 	h := newHistory("same-orders", 2, 100)
 	w.create("east", h.topic, 2)
@@ -96,11 +95,6 @@ func (s *mm2Story) identityPolicy(w *world, t *testing.T) {
 
 // compactedTopic: the source was compacted before and is again afterwards; the
 // tombstones came over.
-// topicConfigs is also testReplicateTargetDefault: what the source has by default
-// the target has by its own.
-// partitionsAdded: a group goes on in a new partition, too.
-// groupOnBothSides: a group that is at work in the target is not moved under its
-// members, but its checkpoints go on.
 func (s *mm2Story) compactedTopic(w *world, t *testing.T) {
 	h := s.compacted
 	w.caughtUp("east", h.topic, "west", "east.mm-compacted")
@@ -124,6 +118,8 @@ func (s *mm2Story) compactedTopic(w *world, t *testing.T) {
 	}
 }
 
+// topicConfigs is also testReplicateTargetDefault: what the source has by default
+// the target has by its own.
 func (s *mm2Story) topicConfigs(w *world, t *testing.T) {
 	w.create("east", "mm-configs", 1, "retention.bytes=1000000", "min.insync.replicas=1", "message.timestamp.type=LogAppendTime")
 	eventually(t, 20*time.Second, "the copy of mm-configs", func() error {
@@ -144,6 +140,7 @@ func (s *mm2Story) topicConfigs(w *world, t *testing.T) {
 	})
 }
 
+// partitionsAdded: a group goes on in a new partition, too.
 func (s *mm2Story) partitionsAdded(w *world, t *testing.T) {
 	h := newHistory("mm-growing", 1, 100)
 	w.create("east", h.topic, 1)
@@ -171,6 +168,8 @@ func (s *mm2Story) partitionsAdded(w *world, t *testing.T) {
 	w.followsTo("mm-growing-group", here, there)
 }
 
+// disorder: internal topics made by hand, with a cleanup policy that loses what
+// is old and more partitions than one.
 func (s *mm2Story) disorder(w *world, t *testing.T) {
 	for _, topic := range []string{"heartbeats", "west.checkpoints.internal"} {
 		eventually(t, 20*time.Second, topic, func() error {

@@ -12,8 +12,6 @@ import (
 )
 
 // syncsOnTarget: where they are written, by whose names.
-// behindTheFlow: a group far behind what is mirrored is translated all the same,
-// forwards, then back when it goes back; also to offsets older than any sync.
 func (s *mm2Story) syncsOnTarget(w *world, t *testing.T) {
 	for _, c := range []struct{ cluster, topic string }{
 		{"east", "mm2-offset-syncs.west.internal"}, // on the source: the target's name
@@ -62,9 +60,6 @@ func (s *mm2Story) withoutSyncs(w *world, t *testing.T) {
 
 // targetAnew: the copy is deleted and made anew with other offsets; MirrorMaker
 // 2's store, which has read the old syncs, is not led past a record by them.
-// disorder: internal topics made by hand, with a cleanup policy that loses what
-// is old and more partitions than one.
-// formatters: the console consumer shows what stands in each topic.
 func (s *mm2Story) targetAnew(w *world, t *testing.T) {
 	h := newHistory("sep-anew", 1, 100)
 	w.create("east", h.topic, 1)
@@ -98,8 +93,6 @@ func (s *mm2Story) targetAnew(w *world, t *testing.T) {
 
 // offsetSyncStore: MirrorMaker 2's own store translates by our offset syncs, and
 // never past the record that the group would read next.
-// storeHolds has MirrorMaker 2's store translate offsets of partition 0 from its
-// beginning to its end.
 func (s *mm2Story) offsetSyncStore(w *world, t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -119,6 +112,8 @@ func (s *mm2Story) offsetSyncStore(w *world, t *testing.T) {
 	}
 }
 
+// storeHolds has MirrorMaker 2's store translate offsets of partition 0 from its
+// beginning to its end.
 func (s *mm2Story) storeHolds(w *world, t *testing.T, from, to mirrorPlace, config ...string) {
 	t.Helper()
 	source, target := w.read(from.cluster, from.topic)[0], w.read(to.cluster, to.topic)[0]

@@ -209,6 +209,8 @@ func (s *mm2Story) nothingMirrored(w *world, t *testing.T) {
 	})
 }
 
+// behindTheFlow: a group far behind what is mirrored is translated all the same,
+// forwards, then back when it goes back; also to offsets older than any sync.
 func (s *mm2Story) behindTheFlow(w *world, t *testing.T) {
 	h := newHistory("mm-behind", 1, 20)
 	w.create("east", h.topic, 1)
@@ -225,6 +227,7 @@ func (s *mm2Story) behindTheFlow(w *world, t *testing.T) {
 	}
 }
 
+// transactional: markers and aborted records make holes in the source's offsets.
 func (s *mm2Story) transactional(w *world, t *testing.T) {
 	h := newHistory("mm-payments", 2, 100)
 	w.create("east", h.topic, 2)
@@ -241,6 +244,8 @@ func (s *mm2Story) transactional(w *world, t *testing.T) {
 	}
 }
 
+// groupOnBothSides: a group that is at work in the target is not moved under its
+// members, but its checkpoints go on.
 func (s *mm2Story) groupOnBothSides(w *world, t *testing.T) {
 	h := newHistory("mm-both", 1, 100)
 	w.create("east", h.topic, 1)
@@ -274,6 +279,7 @@ func (s *mm2Story) groupOnBothSides(w *world, t *testing.T) {
 	w.followsTo("mm-both-group", here, there)
 }
 
+// formatters: the console consumer shows what stands in each topic.
 func (s *mm2Story) formatters(w *world, t *testing.T) {
 	for _, c := range []struct{ formatter, cluster, topic, shows string }{
 		{"CheckpointFormatter", "west", "east.checkpoints.internal", "Checkpoint{consumerGroupId=mm-billing, topicPartition=east.mm-test-0, upstreamOffset="},
@@ -363,4 +369,3 @@ func (s *mm2Story) restart(w *world, t *testing.T) {
 		last[at] = c.Downstream
 	}
 }
-
