@@ -2,6 +2,8 @@ package integration_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +33,7 @@ func bothWays(names ...string) string {
 // while applications write on both sides.
 func TestIdentityBothWays(t *testing.T) {
 	w := newWorld(t)
-	w.run("brokers", serverOnly)
+	brokers := w.run("brokers", serverOnly)
 	mirror := w.run("mirror", `
 clusters:
   east: {bootstrap: [{{addr "east"}}]}
@@ -99,6 +101,19 @@ clusters:
 			w.write(site, h, 50)
 		}
 		w.onceEverywhere(all, "east", "west")
+
+		// West is lost and built anew: it gets back what it had written itself, too.
+		mirror.stop(30 * time.Second)
+		brokers.kill()
+		if err := os.RemoveAll(filepath.Join(brokers.dataDir(), "west")); err != nil {
+			t.Fatal(err)
+		}
+		brokers.start()
+		brokers.ready(readyWithin)
+		mirror.start()
+		mirror.ready(readyWithin)
+		w.awaitTopics("grows", "west")
+		w.onceEverywhere(all, "west", "east")
 	})
 }
 
