@@ -329,6 +329,12 @@ func (t *simTenure) attempt(ctx context.Context) error {
 	}
 	w.tracef("%s holds %d from %d, epoch %v, target end %d", l.name, t.partition, b.origin.source, b.producer, b.origin.targetEnd)
 	l.recorder.Resume(t.key, b.runs)
+	if b.runs.Unsettled() {
+		if err := l.recorder.Flush(ctx); err != nil {
+			l.recorder.Forget(t.key)
+			return err
+		}
+	}
 	lane := newLane(t.key, "t", [16]byte{2}, b.producer.ID, b.producer.Epoch, b.origin, func() ladderLimits {
 		return ladderLimits{inflate: inflateLimit, maxBatch: 400}
 	})
