@@ -85,6 +85,7 @@ func TestAGroupDeletedOnTheSource(t *testing.T) {
 		for _, policy := range []topology.GroupDeleted{topology.GroupDeletedKeep, topology.GroupDeletedDelete} {
 			t.Run(fmt.Sprint(policy, " failback ", failback), func(t *testing.T) {
 				between(t, func(f *topology.Flow) { f.GroupSync.Deleted, f.GroupSync.Failback = policy, failback }, func(p *pair) {
+					t := p.t
 					for _, group := range []string{"billing", "moved", "busy", "other"} {
 						p.east.commit(group, "orders", 0, 50)
 					}
@@ -142,6 +143,7 @@ func TestASourceThatLostItsGroups(t *testing.T) {
 // all flows into the cluster share.
 func TestMemoryWithoutCheckpoints(t *testing.T) {
 	between(t, func(f *topology.Flow) { f.Checkpoints = false }, func(p *pair) {
+		t := p.t
 		p.east.commit("billing", "orders", 0, 50)
 		p.east.commit("moved", "orders", 0, 50)
 		p.stands("billing", checkpoint.InStep, p.there(50))
@@ -169,6 +171,7 @@ func TestMemoryWithoutCheckpoints(t *testing.T) {
 // partition's own is committed.
 func TestLeaderEpochs(t *testing.T) {
 	between(t, nil, func(p *pair) {
+		t := p.t
 		p.west.epochs["east.orders"] = 7
 		p.east.commit("plain", "orders", 0, 10)
 		p.east.group("bears one").offsets[kafka.TopicPartition{Topic: "orders"}] = checkpointed{offset: 10, epoch: 42, metadata: "mine"}
@@ -257,6 +260,7 @@ func TestLooksAreBounded(t *testing.T) {
 	}{{100, 100, 8}, {20_000, 1, 20}} {
 		t.Run(fmt.Sprint(c.groups, " groups of ", c.partitions), func(t *testing.T) {
 			between(t, nil, func(p *pair) {
+				t := p.t
 				for i := range c.groups {
 					for partition := range c.partitions {
 						p.east.commit(fmt.Sprint("group-", i), "orders", partition, 500)
