@@ -18,6 +18,7 @@ import (
 // copied is not copied again, and nothing is missing; groups go on.
 func TestMM2Takeover(t *testing.T) {
 	w := newWorld(t)
+	built(t)
 	w.kafka("east")
 	w.kafka("west")
 	w.addresses["south"] = w.addr("east") // the same brokers, by the alias of the one that is killed
