@@ -14,9 +14,12 @@ import "math"
 //
 // The answer is the lower of the two: everything unread lies at or beyond it, so
 // nothing is skipped. What was read and lies beyond it (a2 and a3 above) is read
-// again; if there is none, the answer is exact. Where all of ours that is mirrored
-// has been read, theirs alone is the answer: what of ours is still to come there
-// comes behind everything.
+// again; if there is none, the answer is exact.
+//
+// Where all of ours that is known to be mirrored has been read, the next one of
+// ours may be there already all the same: our map is written behind, and may be
+// older than theirs. But it was produced here behind the copies of all of theirs
+// that were read, so it was appended there behind those.
 
 // joint translates an offset of one side of a shared partition to the other.
 // Ours is the map of what was produced on the side that is asked from, theirs
@@ -39,17 +42,21 @@ func joint(ours, theirs lookup, offset int64) (Translation, bool) {
 			b = Translation{Offset: through, Exact: true}
 		}
 	}
-	answer, other, bound := a, theirs, b
-	if end, _ := ours.to(math.MaxInt64); b.Offset < a.Offset || a.Offset == end.Offset {
-		answer, other, bound = b, ours, a
+	read, ok := theirs.behind(offset)
+	if !ok {
+		return Translation{Offset: -1}, false
 	}
-	// Of the other map's records those before bound are read. Is there one of
-	// them at or behind the answer?
-	exact := (a.Exact || a.Before) && (b.Exact || b.Shortfall > 0 || b.Before) && a.Slack == 0 && b.Slack == 0
-	if exact && bound.Offset > answer.Offset {
-		next, known := other.from(answer.Offset)
-		exact = known && next.Offset >= offset
+	if end, _ := ours.to(math.MaxInt64); a.Offset == end.Offset {
+		a.Offset = max(a.Offset, read)
 	}
+	// Does anything that was read stand at or behind the answer?
+	answer, again := a, read > a.Offset
+	if b.Offset < a.Offset {
+		next, known := ours.from(b.Offset)
+		end, _ := ours.from(math.MaxInt64)
+		answer, again = b, !known || next.Offset < offset && next.Offset < end.Offset
+	}
+	exact := (a.Exact || a.Before) && (b.Exact || b.Shortfall > 0 || b.Before) && a.Slack == 0 && b.Slack == 0 && !again
 	return Translation{
 		Offset: answer.Offset, Exact: exact, Slack: answer.Slack, Before: answer.Before,
 		Shortfall: a.Shortfall, // beyond the end of their map stands what was produced here: no loss

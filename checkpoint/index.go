@@ -205,6 +205,14 @@ func (x *Index) Through(flow, sourceTopic string, partition int32) (int64, bool)
 	return t.Offset, ok
 }
 
+// Behind returns the offset of a source topic's present incarnation behind the last
+// record that is known to stand before an offset of the target. It is not ok when
+// nothing is known about the partition.
+func (x *Index) Behind(flow, sourceTopic string, partition int32, offset int64) (int64, bool) {
+	t, ok := x.locate(flow, sourceTopic, partition, func(r *Runs) Translation { return Translation{Offset: r.Behind(offset)} })
+	return t.Offset, ok
+}
+
 func (x *Index) locate(flow, topic string, partition int32, in func(*Runs) Translation) (t Translation, ok bool) {
 	if p := x.present(flow, topic, partition); p != nil {
 		p.read(func(r *Runs) { t = in(r) })

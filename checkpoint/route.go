@@ -10,6 +10,7 @@ type Translator interface {
 	Translate(flow, sourceTopic string, partition int32, offset int64) (Translation, bool)
 	Invert(flow, sourceTopic string, partition int32, offset int64) (Translation, bool)
 	Through(flow, sourceTopic string, partition int32) (int64, bool)
+	Behind(flow, sourceTopic string, partition int32, offset int64) (int64, bool)
 	Runs(flow, sourceTopic string, partition int32) *Runs
 }
 
@@ -84,9 +85,12 @@ type lookup struct {
 	to      func(offset int64) (Translation, bool) // to the other side
 	from    func(offset int64) (Translation, bool) // from the other side
 	through func() (int64, bool)                   // what the flow has dealt with, on the side it comes from
+	behind  func(offset int64) (int64, bool)       // there, behind the last record that stands before an offset of the side it goes to
 }
 
-func (l lookup) turned() lookup { return lookup{to: l.from, from: l.to, through: l.through} }
+func (l lookup) turned() lookup {
+	return lookup{to: l.from, from: l.to, through: l.through, behind: l.behind}
+}
 
 // forward is asked from the source.
 func (r Routes) forward(topic string, partition int32) lookup {
@@ -104,6 +108,7 @@ func (r Route) lookup(topic string, partition int32) lookup {
 		to:      func(offset int64) (Translation, bool) { return r.Maps.Translate(r.Flow.Name, topic, partition, offset) },
 		from:    func(offset int64) (Translation, bool) { return r.Maps.Invert(r.Flow.Name, topic, partition, offset) },
 		through: func() (int64, bool) { return r.Maps.Through(r.Flow.Name, topic, partition) },
+		behind:  func(offset int64) (int64, bool) { return r.Maps.Behind(r.Flow.Name, topic, partition, offset) },
 	}
 }
 

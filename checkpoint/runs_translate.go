@@ -1,6 +1,9 @@
 package checkpoint
 
-import "math"
+import (
+	"math"
+	"sort"
+)
 
 // Translation is where an offset of one side stands on the other.
 type Translation struct {
@@ -43,6 +46,22 @@ func (r *Runs) Forward(source int64) Translation {
 // next one, and records that others wrote beyond our end are its shortfall.
 func (r *Runs) Backward(target int64) Translation {
 	return r.locate(target, true)
+}
+
+// Behind returns the source offset behind the last record known to stand before a
+// target offset: who has read the target up to there has read that of this flow.
+// Where there is none it is where the map begins; -1 when nothing is mapped.
+func (r *Runs) Behind(target int64) int64 {
+	i := sort.Search(len(r.chunks), func(i int) bool { return r.chunks[i].runs[0].Target >= target }) - 1
+	if i < 0 {
+		if r.count == 0 {
+			return -1
+		}
+		return r.chunks[0].runs[0].Source
+	}
+	runs := r.chunks[i].runs
+	run := runs[sort.Search(len(runs), func(j int) bool { return runs[j].Target >= target })-1]
+	return run.Source + min(run.Count, target-run.Target)
 }
 
 // sides returns where a run begins on the side asked from, and on the other.

@@ -67,6 +67,12 @@ func (m *mapped) Through(string, string, int32) (int64, bool) {
 	return m.runs.Through(), true
 }
 
+func (m *mapped) Behind(_, _ string, _ int32, offset int64) (int64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.runs.Behind(offset), true
+}
+
 func (m *mapped) Runs(string, string, int32) *checkpoint.Runs {
 	m.mu.Lock()
 	defer m.mu.Unlock()
