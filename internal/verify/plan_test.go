@@ -159,6 +159,68 @@ func TestCorruptBatch(t *testing.T) {
 	}
 }
 
+// A producer whose transaction was aborted commits its next one: of all that, one
+// fetch brings, the first part is hidden and the second is not.
+func TestAbortedThenCommitted(t *testing.T) {
+	w := &world{source: &fakeLog{few: 9}, target: &fakeLog{few: 9}}
+	o := wire.Plain(wire.CodecNone)
+	o.Transactional, o.ProducerID = true, client
+	put := func(log *fakeLog, offset int64, value string, o wire.BatchOptions) {
+		b, err := wire.EncodeBatch(nil, []wire.Record{{Offset: offset, Value: []byte(value)}}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.batches, log.end = append(log.batches, b), offset+1
+	}
+	put(w.source, 0, "aborted", o)
+	w.source.batches = append(w.source.batches, marker(t, 1, client, false))
+	w.source.aborted = []abortedTxn{{client, 0, 1}}
+	put(w.source, 2, "committed", o)
+	w.source.batches, w.source.end, w.through = append(w.source.batches, marker(t, 3, client, true)), 4, 4
+	put(w.target, 0, "committed", wire.Plain(wire.CodecNone))
+	w.runs = []checkpoint.Run{{Source: 2, Count: 1}}
+	j := w.job(verify.All())
+	w.compare(t, j, false)
+	if tally, first := total(j); tally.Records != 1 || tally.Differences != 0 {
+		t.Errorf("%+v, first %v", tally, first)
+	}
+	w.runs[0] = checkpoint.Run{Source: 0, Count: 1} // the aborted one is said to be there
+	j = w.job(verify.All())
+	w.compare(t, j, false)
+	if tally, first := total(j); tally.Differences != 2 || first.Kind != verify.Extra {
+		t.Errorf("%+v, first %v", tally, first)
+	}
+}
+
+// A record that is not in the map is missing, unless it is set aside.
+func TestSetAside(t *testing.T) {
+	w := &world{source: &fakeLog{few: 1}, target: &fakeLog{few: 1}, through: 3, runs: []checkpoint.Run{{Count: 1}, {Source: 2, Target: 1, Count: 1}}}
+	for i := range int64(3) {
+		b, err := wire.EncodeBatch(nil, []wire.Record{{Offset: i, Value: []byte{byte(i)}}}, wire.Plain(wire.CodecNone))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.source.batches, w.source.end = append(w.source.batches, b), i+1
+		if i == 1 {
+			continue
+		}
+		b = append(wire.Batch{}, b...)
+		b.SetBaseOffset(i / 2)
+		w.target.batches, w.target.end = append(w.target.batches, b), i/2+1
+	}
+	p := w.partition()
+	for _, aside := range []bool{true, false} {
+		p.Letters = func(_ context.Context, offset int64) (bool, error) { return aside && offset == 1, nil }
+		ranges, _, _, _ := p.Plan(verify.Extent{SourceEnd: 3, Since: -1}, verify.All())
+		j := verify.NewJob(p, ranges)
+		w.compare(t, j, false)
+		tally, first := total(j)
+		if aside && (tally.SetAside != 1 || first != nil) || !aside && (tally.Differences != 1 || first.Kind != verify.Missing || first.SourceOffset != 1) {
+			t.Errorf("set aside %t: %+v, first %v", aside, tally, first)
+		}
+	}
+}
+
 // A header that cannot be true ends a partition, and says where.
 func TestUnreadableLog(t *testing.T) {
 	b, err := wire.EncodeBatch(nil, []wire.Record{{Value: []byte("x")}}, wire.Plain(wire.CodecNone))
