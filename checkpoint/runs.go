@@ -25,7 +25,8 @@ type Runs struct {
 	// Invariant: every chunk holds at least one run, no more than fill a block, and all but the last
 	// are final: their memory is shared with clones and never written again.
 	// Chunk and block are the same thing: the first source of a chunk is the
-	// key of its block and never changes.
+	// key of its block and never changes, but where blocks that were read say
+	// the same in part; then only one of them has it, and keeps its name.
 	chunks []chunk
 }
 
@@ -158,10 +159,9 @@ func (r *Runs) last() *Run {
 // Mapped returns the source and target offsets that follow the last record that
 // is mapped, which is where End is or before it; not ok when none is.
 func (r *Runs) Mapped() (source, target int64, ok bool) {
-	for i := len(r.chunks) - 1; i >= 0; i-- {
-		runs := r.chunks[i].runs
-		for j := len(runs) - 1; j >= 0; j-- {
-			if run := runs[j]; run.Count > 0 {
+	for _, c := range slices.Backward(r.chunks) {
+		for _, run := range slices.Backward(c.runs) {
+			if run.Count > 0 {
 				return run.Source + run.Count, run.Target + run.Count, true
 			}
 		}

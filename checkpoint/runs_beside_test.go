@@ -40,9 +40,22 @@ func TestTheSyncWriterOfTheTestsIsMirrorMakers(t *testing.T) {
 		up, down  int64
 		due, then bool // then: it is written
 	}{
-		{0, 100, true, true}, {2, 102, true, true}, {3, 152, false, true}, {4, 153, true, true}, {5, 154, false, true}, {6, 203, false, true},
-		{7, 204, true, true}, {2, 206, true, true}, {3, 207, false, true}, {4, 3, true, true},
-		{5, 4, false, false}, {7, 6, true, false}, {7, 6, true, false}, {8, 7, true, false}, {10, 57, true, true}, {11, 58, false, false},
+		{0, 100, true, true},
+		{2, 102, true, true},
+		{3, 152, false, true},
+		{4, 153, true, true},
+		{5, 154, false, true},
+		{6, 203, false, true},
+		{7, 204, true, true},
+		{2, 206, true, true},
+		{3, 207, false, true},
+		{4, 3, true, true},
+		{5, 4, false, false},
+		{7, 6, true, false},
+		{7, 6, true, false},
+		{8, 7, true, false},
+		{10, 57, true, true},
+		{11, 58, false, false},
 	} {
 		if got := w.update(step.up, step.down); got != step.due {
 			t.Errorf("%d, %d: due %v, want %v", step.up, step.down, got, step.due)

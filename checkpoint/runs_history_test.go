@@ -143,8 +143,12 @@ func (w *world) truncateSource() {
 }
 
 // expire lets retention take the beginning of the target's log, as far as the
-// map that speaks of it is persisted.
+// map that speaks of it is persisted and somebody has held it against the log:
+// retention counts in hours, and a takeover in seconds.
 func (w *world) expire() {
+	if w.owner == nil {
+		return
+	}
 	w.compact()
 	runs := w.empty()
 	for _, rec := range w.topic {
@@ -257,9 +261,9 @@ func (w *world) takeOver() {
 		w.err = errSeam
 		return
 	}
-	next, begun := int64(0), false
-	runs.All(func(checkpoint.Run) bool { begun = true; return false })
-	if next, _, _ = runs.End(); begun || lost {
+	_, _, begun := runs.Mapped()
+	next, _, _ := runs.End()
+	if begun || lost {
 		next = max(next, runs.Through())
 	} else if start, ok := w.ledger.EpochStart(); ok && !fresh {
 		next = start
