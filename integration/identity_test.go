@@ -140,8 +140,8 @@ clusters:
   kafka: {bootstrap: [{{addr "east"}}]}
   local: {bootstrap: [{{addr "west"}}]}
 flows:
-  - {from: local, to: kafka, naming: identity, topics: [orders], fence: detect}
   - {from: kafka, to: local, naming: identity, topics: [orders], paused: true}
+  - {from: local, to: kafka, naming: identity, topics: [orders], fence: detect}
 `)
 	w.sitesUnderKills(1500, rounds(t), []string{"east", "west"}, here, there)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
@@ -44,6 +45,9 @@ func (r *risks) look(ctx context.Context) (fence string) {
 	if r.source != nil {
 		r.configs(ctx, r.source, r.flow.From, sources)
 		r.rights(ctx, r.source, r.flow.From, sources, []right{{3, "READ"}, {10, "DESCRIBE_CONFIGS"}})
+		if len(r.flow.Drops) > 0 && r.source.metadata.Topics[checkpoint.MapTopic] != nil { // whose records are whose stands there
+			r.rights(ctx, r.source, r.flow.From, []string{checkpoint.MapTopic}, []right{{3, "READ"}})
+		}
 	}
 	if r.target == nil {
 		return ""
