@@ -35,7 +35,7 @@ func TestGroups(t *testing.T) {
 	}
 	w.create("west", "orders", 2)
 	t.Run("failover and failback", func(t *testing.T) { w.in(t).failoverAndBack(d.in(t)) })
-	t.Run("a consumer of both sites' topics", func(t *testing.T) { w.in(t).readsBothSites(d.in(t)) })
+	t.Run("a consumer of both sites' topics", func(t *testing.T) { w.in(t).readsBothSites() })
 	t.Run("a group of the new protocol", func(t *testing.T) { w.in(t).newProtocol(d.in(t)) })
 	t.Run("diverged, adopted, deleted", func(t *testing.T) { w.in(t).divergedAndDeleted(d.in(t)) })
 }
@@ -152,7 +152,7 @@ func (d *daemon) groupBecomes(w *world, flow, group, state string) groupShown {
 // readsBothSites is active/active: a group in the west reads what both sites
 // produce, orders and east.orders, and moves to the east, where the same are
 // west.orders and orders.
-func (w *world) readsBothSites(d *daemon) {
+func (w *world) readsBothSites() {
 	const group = "reports"
 	w.kcat("west", strings.Repeat("of the west\n", 50), "-P", "-t", "orders", "-p", "0")
 	w.mirrored("west", "orders", "east", "west.orders")
