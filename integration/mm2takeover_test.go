@@ -37,6 +37,7 @@ func TestMM2Takeover(t *testing.T) {
 	south, east := w.imported("southward", "south"), w.imported("main", "east")
 
 	w.copying("south.kills", 3000)
+	w.stored("south", "kills", 3) // killed before that, it would have left records and no position
 	killed.kill()
 	south.start()
 	w.copying("east.orders", 2100)
@@ -146,6 +147,25 @@ func (w *world) copying(topic string, atLeast int64) {
 		}
 		if copied < atLeast {
 			return fmt.Errorf("%d copied", copied)
+		}
+		return nil
+	})
+}
+
+// stored waits until MirrorMaker 2 has stored a position for so many partitions.
+func (w *world) stored(from, topic string, partitions int) {
+	w.t.Helper()
+	eventually(w.t, time.Minute, "positions of "+topic, func() error {
+		keys := map[string]bool{}
+		for _, records := range w.read("west", "mm2-offsets."+from+".internal") {
+			for _, r := range records {
+				if strings.Contains(string(r.Key), fmt.Sprintf("%q", topic)) {
+					keys[string(r.Key)] = true
+				}
+			}
+		}
+		if len(keys) < partitions {
+			return fmt.Errorf("%d stored", len(keys))
 		}
 		return nil
 	})
