@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,11 +21,11 @@ type household struct {
 	lane   *lane
 	ledger func() *checkpoint.Ledger
 	runs   func() *checkpoint.Runs
-	grown  int64 // in the map partition of the key
-	loads  int   // of it
-	starts int   // asked for
-	asked  int   // groups
-	fault  error
+	grown  atomic.Int64 // in the map partition of the key
+	loads  atomic.Int64 // of it
+	away   atomic.Bool  // the target is
+	starts int          // asked for
+	asked  int          // groups
 	tidied []wire.Record
 }
 
@@ -36,14 +37,17 @@ func newHousehold() *household {
 	h.housekeeper = &housekeeper{
 		limits: checkpoint.DefaultLimits(), log: slog.New(slog.DiscardHandler),
 		load: func(_ context.Context, _ int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error) {
-			h.loads++
+			h.loads.Add(1)
 			all := map[checkpoint.Key]checkpoint.Loaded{}
 			for _, k := range keys {
 				runs, filed := h.runs(), &checkpoint.Filed{}
 				filed.Add(runs.Blocks(k)...)
 				all[k] = checkpoint.Loaded{Ledger: h.ledger(), Runs: runs, Filed: filed}
 			}
-			return all, h.fault
+			if h.away.Load() {
+				return nil, errors.New("the target is away")
+			}
+			return all, nil
 		},
 		start:  func(context.Context, string, int32) (int64, error) { h.starts++; return 500, nil },
 		lowest: func(context.Context) (lowestOffsets, error) { h.asked++; return lowestOffsets{}, errors.New("no") },
@@ -53,7 +57,7 @@ func newHousehold() *household {
 		},
 		added: func(p int32) int64 {
 			if p == h.key.MapPartition() {
-				return h.grown
+				return h.grown.Load()
 			}
 			return 0
 		},
@@ -92,21 +96,21 @@ func TestHousekeepingIsSeldom(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); h.Run(ctx) }()
-		expect := func(loads int, when string) {
+		expect := func(loads int64, when string) {
 			t.Helper()
 			synctest.Wait()
-			if h.loads != loads {
-				t.Fatalf("%s: read %d times, want %d", when, h.loads, loads)
+			if n := h.loads.Load(); n != loads {
+				t.Fatalf("%s: read %d times, want %d", when, n, loads)
 			}
 		}
 		time.Sleep(4 * time.Minute)
 		expect(0, "at first, with nothing added")
 		time.Sleep(3 * time.Minute)
 		expect(1, "once after the beginning")
-		h.grown = 2999
+		h.grown.Store(2999)
 		time.Sleep(time.Minute)
 		expect(1, "less was added than was found")
-		h.grown = 3000
+		h.grown.Store(3000)
 		time.Sleep(time.Minute)
 		expect(2, "as much was added")
 		time.Sleep(5 * time.Hour)
@@ -117,8 +121,8 @@ func TestHousekeepingIsSeldom(t *testing.T) {
 			t.Errorf("%+v, and %d records were written", s, len(h.tidied))
 		}
 
-		h.fault = errors.New("the target is away")
-		h.grown = 10_000
+		h.away.Store(true)
+		h.grown.Store(10_000)
 		time.Sleep(15 * time.Second)
 		expect(4, "a failure")
 		time.Sleep(time.Minute)
