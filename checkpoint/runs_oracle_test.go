@@ -61,23 +61,25 @@ func TestManyHistories(t *testing.T) {
 
 // An oracle that never complains proves nothing.
 func TestTheOracleFindsWhatIsWrong(t *testing.T) {
-	for name, f := range map[string]faults{
-		"holes":        {holes: true},
-		"generations":  {generations: true},
-		"shorter":      {shorter: true},
-		"looseness":    {looseness: true},
-		"delete order": {deleteOrder: true},
-		"thin order":   {thinOrder: true},
-		"slack":        {slack: true},
+	for name, tt := range map[string]struct {
+		faults
+		play func(dice, faults) error
+		from uint64 // the first history worth a look, to save time
+	}{
+		"holes":        {faults{holes: true}, play, 0},
+		"generations":  {faults{generations: true}, playHousekeeping, 0},
+		"shorter":      {faults{shorter: true}, playHousekeeping, 1000},
+		"looseness":    {faults{looseness: true}, playHousekeeping, 0},
+		"slack":        {faults{slack: true}, playHousekeeping, 0},
+		"delete order": {faults{deleteOrder: true}, playHousekeeping, 500},
+		"thin order":   {faults{thinOrder: true}, playHousekeeping, 17000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(20_000) {
-				for _, play := range []func(dice, faults) error{play, playHousekeeping} {
-					if err := play(seeded(seed), f); err != nil && !errors.Is(err, errSeam) {
-						t.Logf("history %d: %v", seed, err)
-						return
-					}
+			for seed := tt.from; seed < tt.from+50_000; seed++ {
+				if err := tt.play(seeded(seed), tt.faults); err != nil && !errors.Is(err, errSeam) {
+					t.Logf("history %d: %v", seed, err)
+					return
 				}
 			}
 			t.Error("nothing was found")
