@@ -7,7 +7,7 @@ const (
 	// costs the source a few requests a second and a small part of a core
 	// whatever the number of groups: a thousand groups of a hundred partitions
 	// are looked at once a second, a handful at every round.
-	offsetsPerSecond = 150_000
+	offsetsPerSecond = 200_000
 	groupCost        = 20              // of a group beside its offsets, in offsets
 	hotFor           = 5 * time.Second // after a change
 	coldShare        = 0.2             // of the budget, at least, if there is not enough for all

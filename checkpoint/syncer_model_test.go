@@ -106,6 +106,7 @@ type model struct {
 	failback   bool
 	random     *rand.Rand
 	groups     map[string]*modelled
+	told       sync.Mutex // guards the field below
 	story      []string
 	broken     string
 	stop       func()
@@ -115,6 +116,8 @@ type model struct {
 const modelTopic = "orders"
 
 func (m *model) say(format string, args ...any) {
+	m.told.Lock()
+	defer m.told.Unlock()
 	m.story = append(m.story, fmt.Sprintf("%s "+format, append([]any{time.Now().Format("04:05.000")}, args...)...))
 }
 
@@ -178,6 +181,12 @@ func (m *model) watch(onTarget bool) func(string, kafka.TopicPartition, int64, i
 // commit that follows from it, as that can be told from neither.
 func (m *model) step() {
 	synctest.Wait()
+	defer func() { // what the model has noted is the Syncer's to read
+		for _, side := range []*side{m.east, m.west} {
+			side.mu.Lock()
+			side.mu.Unlock() //nolint:staticcheck // an order of events
+		}
+	}()
 	pick := m.random.IntN
 	g := m.groups[fmt.Sprint("group-", pick(len(m.groups)))]
 	switch pick(20) {
@@ -226,6 +235,7 @@ func (m *model) step() {
 			side = m.east
 		}
 		done := pick(2) == 0
+		side.mu.Lock()
 		side.fault = func(req kmsg.Request) (bool, error) {
 			if c, ok := req.(*kmsg.OffsetCommitRequest); ok {
 				m.groups[c.Group].lost = m.groups[c.Group].lost || !done
@@ -233,6 +243,7 @@ func (m *model) step() {
 			}
 			return true, nil
 		}
+		side.mu.Unlock()
 		m.say("commits are lost (carried out: %v)", done)
 		time.Sleep(time.Duration(pick(4000)) * time.Millisecond)
 		synctest.Wait()
@@ -241,6 +252,7 @@ func (m *model) step() {
 			m.say("crash")
 			side.fault = nil
 			m.begin()
+			return
 		}
 		side.fault = nil
 	default:
@@ -301,6 +313,7 @@ func TestSyncerModel(t *testing.T) {
 			m.begin()
 			for range 120 {
 				m.step()
+				synctest.Wait()
 				m.tell()
 			}
 			for _, g := range m.groups {

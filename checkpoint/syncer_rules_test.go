@@ -172,9 +172,10 @@ func TestMemoryWithoutCheckpoints(t *testing.T) {
 func TestLeaderEpochs(t *testing.T) {
 	between(t, nil, func(p *pair) {
 		t := p.t
+		synctest.Wait()
 		p.west.epochs["east.orders"] = 7
-		p.east.commit("plain", "orders", 0, 10)
 		p.east.group("bears one").offsets[kafka.TopicPartition{Topic: "orders"}] = checkpointed{offset: 10, epoch: 42, metadata: "mine"}
+		p.east.commit("plain", "orders", 0, 10)
 		p.rest()
 		at := kafka.TopicPartition{Topic: "east.orders"}
 		if got := p.west.group("bears one").offsets[at]; got != (checkpointed{p.there(10), 7, "mine"}) {
@@ -229,24 +230,26 @@ func TestAnswersThatLie(t *testing.T) {
 		}
 	}
 	between(t, nil, func(p *pair) {
-		p.east.tamper, p.west.tamper = strange, strange
+		p.east.lie(strange)
+		p.west.lie(strange)
 		p.east.commit("billing", "orders", 0, 50)
 		p.stands("billing", checkpoint.InStep, p.there(50))
-		p.west.tamper = func(resp kmsg.Response) {
+		p.west.lie(func(resp kmsg.Response) {
 			if commit, ok := resp.(*kmsg.OffsetCommitResponse); ok {
 				commit.Topics = nil
 			}
-		}
+		})
 		p.east.commit("billing", "orders", 0, 60)
 		p.stands("billing", checkpoint.InStep, p.there(60)) // carried out, and found there
-		p.east.tamper = func(resp kmsg.Response) {
+		p.east.lie(func(resp kmsg.Response) {
 			if fetch, ok := resp.(*kmsg.OffsetFetchResponse); ok {
 				fetch.Groups = nil
 			}
-		}
+		})
 		p.east.commit("billing", "orders", 0, 70)
 		p.stands("billing", checkpoint.Failed, p.there(60))
-		p.east.tamper, p.west.tamper = nil, nil
+		p.east.lie(nil)
+		p.west.lie(nil)
 		p.stands("billing", checkpoint.InStep, p.there(70))
 	})
 }

@@ -75,6 +75,13 @@ func (s *side) members(group string, some bool) {
 	s.group(group).members = some
 }
 
+// lie has answers tampered with.
+func (s *side) lie(tamper func(kmsg.Response)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tamper = tamper
+}
+
 func (s *side) delete(group string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,6 +105,8 @@ func (s *side) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	done, err := true, error(nil)
 	if s.fault != nil {
 		done, err = s.fault(req)
@@ -105,8 +114,6 @@ func (s *side) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, er
 	if err != nil && !done {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.requests[req.Key()]++
 	resp := s.answer(req)
 	if s.tamper != nil {
