@@ -46,14 +46,11 @@ type logReader struct {
 // read calls fn with the fingerprint of every record in [offset, end), in order, until
 // it returns false. Markers are left out.
 func (r *logReader) read(ctx context.Context, offset, end int64, fn func(mm2.Record) bool) error {
-	size, committed, bytes := int32(scanBytes), true, 0
+	f, bytes := fetches{from: r.from, topic: r.topic, partition: r.partition, committed: true}, 0
 	for offset < end {
-		res, err := r.from.Fetch(ctx, r.topic, r.partition, offset, size, committed, 0)
-		if err == nil {
-			err = res.Err
-		}
+		res, err := f.next(ctx, offset)
 		if err != nil {
-			return fmt.Errorf("read %s/%d at %d: %w", r.topic, r.partition, offset, err)
+			return err
 		}
 		if bytes += len(res.Records); bytes > mm2TailBytes {
 			return &tailLimitError{fmt.Sprintf("%s/%d", r.topic, r.partition)}
@@ -62,23 +59,24 @@ func (r *logReader) read(ctx context.Context, offset, end int64, fn func(mm2.Rec
 		for _, a := range res.Aborted {
 			aborted = append(aborted, abortedTxn{a.ProducerID, a.FirstOffset})
 		}
-		next, more, err := r.take(res.Records, offset, end, aborted, committed, fn)
+		next, more, err := r.take(res.Records, offset, end, aborted, f.committed, fn)
 		if err != nil || !more {
 			return err
 		}
-		switch {
-		case next > offset:
+		if next > offset {
 			offset = next
-		case len(res.Records) >= int(size): // one batch larger than asked for, from a broker that cuts it
-			if size > maxScanBytes/2 {
-				return fmt.Errorf("read %s/%d at %d: no whole batch in %d bytes", r.topic, r.partition, offset, size)
-			}
-			size *= 2
-		case committed && res.LastStable >= 0 && res.LastStable < min(end, res.HighWatermark):
+			continue
+		}
+		again, err := f.again(res, offset)
+		switch {
+		case err != nil:
+			return err
+		case again:
+		case f.committed && res.LastStable >= 0 && res.LastStable < min(end, res.HighWatermark):
 			if !r.undecided {
 				return &undecidedError{res.LastStable}
 			}
-			committed = false
+			f.committed = false
 		default:
 			return nil // nothing up to the end: compaction or markers took it
 		}

@@ -21,7 +21,6 @@ type partitionReader interface {
 const (
 	atLatest   = -1 // ListOffsets
 	atEarliest = -2
-	scanBytes  = 1 << 20
 )
 
 // standing is what a target partition says about itself: which of its batches
@@ -259,71 +258,3 @@ func nextSource(known *checkpoint.Runs) (next int64, ok bool) {
 	}
 	return next, ok
 }
-
-// scan reads the batches of a partition from an offset to an end, in order.
-// Messages from before format 2 go to legacy, if that is not nil. It ends early
-// where compaction or markers took what stood before the end.
-func scan(ctx context.Context, from partitionReader, topic string, partition int32, offset, end int64, legacy func([]wire.Record), fn func(wire.Batch) error) error {
-	size := int32(scanBytes)
-	for offset < end {
-		res, err := from.Fetch(ctx, topic, partition, offset, size, false, 0)
-		if err == nil {
-			err = res.Err
-		}
-		if err != nil {
-			return fmt.Errorf("read %s/%d at %d: %w", topic, partition, offset, err)
-		}
-		next := offset
-		for rest := res.Records; len(rest) > 0; {
-			b, after, err := wire.NextBatch(rest)
-			if errors.Is(err, wire.ErrPartialBatch) {
-				break
-			}
-			if errors.Is(err, wire.ErrLegacyMagic) {
-				old, _, after, err := wire.DecodeLegacy(rest, inflateLimit)
-				if err != nil {
-					return fmt.Errorf("read %s/%d at %d: %w", topic, partition, next, err)
-				}
-				if len(old) == 0 {
-					break
-				}
-				if legacy != nil {
-					legacy(old)
-				}
-				next, rest = old[len(old)-1].Offset+1, after
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("read %s/%d at %d: %w", topic, partition, next, err)
-			}
-			rest = after
-			if b.LastOffset() < offset {
-				continue
-			}
-			if b.BaseOffset() >= end {
-				return nil
-			}
-			if err := fn(b); err != nil {
-				return fmt.Errorf("read %s/%d at %d: %w", topic, partition, b.BaseOffset(), err)
-			}
-			next = b.LastOffset() + 1
-		}
-		if next == offset {
-			if len(res.Records) >= int(size) { // one batch larger than asked for, from a broker that cuts it
-				if size > maxScanBytes/2 {
-					return fmt.Errorf("read %s/%d at %d: no whole batch in %d bytes", topic, partition, offset, size)
-				}
-				size *= 2
-				continue
-			}
-			return nil // nothing up to the end: compaction or markers took it
-		}
-		offset = next
-	}
-	return nil
-}
-
-const (
-	maxScanBytes = 256 << 20
-	inflateLimit = 256 << 20 // of one batch that has to be opened
-)

@@ -128,7 +128,7 @@ func (p simPort) Fetch(ctx context.Context, topic string, partition int32, offse
 		}
 		if p.life.blind != nil && log.at == *p.life.blind {
 			p.life.blind = nil
-			res.Records = nil
+			res.Records, res.HighWatermark = nil, offset
 		}
 		return res, nil
 	})
