@@ -23,7 +23,8 @@ type Appender interface {
 // start. The record given to fn is only valid during the call, unless it is
 // kept whole. Safe for concurrent use. *kafka.Cluster is one.
 type Reader interface {
-	// ListOffset returns the earliest offset for timestamp -2.
+	// ListOffset returns the earliest offset for timestamp -2, and the high
+	// watermark for -1.
 	ListOffset(ctx context.Context, topic string, partition int32, timestamp int64) (int64, error)
 	Read(ctx context.Context, topic string, partition int32, from int64, fn func(wire.Record) error) (next int64, err error)
 }

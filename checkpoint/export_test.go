@@ -1,5 +1,13 @@
 package checkpoint
 
+import "context"
+
+// LoadPartition is LoadPartitions for one.
+func LoadPartition(ctx context.Context, target Reader, k Key) (Loaded, error) {
+	loaded, err := LoadPartitions(ctx, target, k.MapPartition(), []Key{k})
+	return loaded[k], err
+}
+
 // Dump returns all that two equal maps have in common.
 func (r *Runs) Dump() (targetID [16]byte, through int64, runs []Run) {
 	r.All(func(run Run) bool { runs = append(runs, run); return true })

@@ -20,12 +20,6 @@ type Loaded struct {
 	Writers []Writer // of the flow; of a key that names the flow alone
 }
 
-// LoadPartition reads what MapTopic of the target holds about one partition.
-func LoadPartition(ctx context.Context, target Reader, k Key) (Loaded, error) {
-	loaded, err := LoadPartitions(ctx, target, k.MapPartition(), []Key{k})
-	return loaded[k], err
-}
-
 // LoadPartitions reads one partition of MapTopic, once, for several keys whose
 // MapPartition it is. It answers for each of them; about a key that was never
 // written, with nothing in it. Records that are not ours or not readable are

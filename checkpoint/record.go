@@ -45,13 +45,14 @@ func (e *FormatError) Error() string {
 
 // Deleted is what a null value decodes to. Of is the Anchor (with its first
 // sequence as its only step), Block (with an empty run at its first source
-// offset; at 0 if it is the open one), TopicPair, Writer, Owner or Provenance that it deletes;
-// only the fields of its key are set.
+// offset; at 0 if it is the open one), TopicPair, Writer, Owner or Provenance
+// that it deletes; only the fields of its key are set.
 type Deleted struct{ Of any }
 
 // Decode takes a record of MapTopic apart into an Anchor, a Block, a TopicPair,
-// a Writer, an Owner, a Provenance or a Deleted. It accepts every version ever written. Anything else is a
-// *FormatError. The result does not refer to the record's memory.
+// a Writer, an Owner, a Provenance or a Deleted. It accepts every version ever
+// written. Anything else is a *FormatError. The result does not refer to the
+// record's memory.
 func Decode(rec wire.Record) (any, error) {
 	var d decoder
 	what, err := d.decode(rec)
@@ -146,8 +147,8 @@ func (d *decoder) decodeKind(kind byte, key, value *reader) any {
 }
 
 // EncodeDeleted returns the record that deletes what is an Anchor, a Block, a
-// TopicPair, a Writer, an Owner or a Provenance. It panics on other types: those are never
-// records.
+// TopicPair, a Writer, an Owner or a Provenance. It panics on other types: those
+// are never records.
 func EncodeDeleted(what any) wire.Record {
 	var rec wire.Record
 	switch what := what.(type) {

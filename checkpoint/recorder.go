@@ -16,7 +16,7 @@ const (
 	flushEvery     = 200 * time.Millisecond
 	flushAtMost    = time.Second            // the pause between flushes, however much there is
 	flushPerRecord = 100 * time.Microsecond // it grows by this for every record of the last flush
-	maxBacklog     = 1 << 20                // runs that wait to be written, over all partitions: 24 MiB
+	maxBacklog     = 1 << 20                // runs that wait to be written, over all partitions: 32 MiB
 )
 
 // ErrBacklog is the answer of Acked when too much waits to be written.

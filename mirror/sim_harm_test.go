@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -225,8 +224,7 @@ func (w *simWorld) retain(p int32) {
 // it: a batch that goes before it is in the map, and before anybody has read it, is
 // one of which nobody can know.
 func (w *simWorld) mapped(p int32) int64 {
-	key := checkpoint.Key{Flow: w.flow.Name, Topic: "s", TopicID: [16]byte{1}, Partition: p}
-	loaded, err := checkpoint.LoadPartition(context.Background(), simReader{w}, key)
+	loaded, err := w.loaded(p)
 	if err != nil {
 		w.failf("load: %v", err)
 		return 0

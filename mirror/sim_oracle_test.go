@@ -147,10 +147,16 @@ func (r simReader) Read(_ context.Context, topic string, partition int32, from i
 	return log.hw, nil
 }
 
+// loaded is what the target holds about a partition.
+func (w *simWorld) loaded(p int32) (checkpoint.Loaded, error) {
+	key := checkpoint.Key{Flow: w.flow.Name, Topic: "s", TopicID: [16]byte{1}, Partition: p}
+	all, err := checkpoint.LoadPartitions(context.Background(), simReader{w}, key.MapPartition(), []checkpoint.Key{key})
+	return all[key], err
+}
+
 // judgeBooks: what ledger and map say is true.
 func (w *simWorld) judgeBooks(p int32) string {
-	key := checkpoint.Key{Flow: w.flow.Name, Topic: "s", TopicID: [16]byte{1}, Partition: p}
-	loaded, err := checkpoint.LoadPartition(context.Background(), simReader{w}, key)
+	loaded, err := w.loaded(p)
 	if err != nil {
 		return err.Error()
 	}
