@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 )
 
 // Partition is a partition of a source topic.
@@ -63,7 +64,7 @@ func (p *Positions) Add(key, value []byte) {
 	var stored struct {
 		Offset *int64 `json:"offset"`
 	}
-	if err := json.Unmarshal(value, &stored); err != nil || stored.Offset == nil || *stored.Offset < 0 {
+	if err := json.Unmarshal(value, &stored); err != nil || stored.Offset == nil || *stored.Offset < 0 || *stored.Offset == math.MaxInt64 {
 		p.Faulty++
 		return
 	}

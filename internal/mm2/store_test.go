@@ -30,6 +30,7 @@ func TestPositions(t *testing.T) {
 		{key("MirrorCheckpointConnector", "east", "orders", 2), `{"offset":0}`},
 		{key("MirrorSourceConnector", "east", "orders", 4), `{"offset":"x"}`},
 		{key("MirrorSourceConnector", "east", "orders", 4), `{}`},
+		{key("MirrorSourceConnector", "east", "orders", 5), `{"offset":9223372036854775807}`},
 		{[]byte(`["MirrorSourceConnector",{"cluster":"east","topic":"orders"}]`), `{"offset":1}`},
 		{[]byte(`["MirrorSourceConnector"]`), `{"offset":1}`},
 		{[]byte(`junk`), `{"offset":1}`},
@@ -45,8 +46,8 @@ func TestPositions(t *testing.T) {
 	if diff := cmp.Diff(map[int32]int64{0: 9, 2: 3, 3: 4}, got); diff != "" {
 		t.Error(diff)
 	}
-	if p.Len() != 3 || p.Faulty != 3 || p.Foreign != 4 {
-		t.Errorf("%d positions, %d faulty, %d foreign; want 3, 3, 4", p.Len(), p.Faulty, p.Foreign)
+	if p.Len() != 3 || p.Faulty != 4 || p.Foreign != 4 {
+		t.Errorf("%d positions, %d faulty, %d foreign; want 3, 4, 4", p.Len(), p.Faulty, p.Foreign)
 	}
 }
 
