@@ -275,7 +275,7 @@ func partitionNote(flow *topology.Flow, p *console.GroupPartition) string {
 	case p.Error != "":
 		return p.Error
 	case p.State == string(checkpoint.Diverged), p.State == string(checkpoint.ActiveAtTarget) && p.TargetOffset >= 0 && p.TargetOffset != p.Translated:
-		return fmt.Sprintf("at %d in %s, which is %s in %s; at %s in %s", p.SourceOffset, flow.From, offset(p.Translated), flow.To, offset(p.TargetOffset), flow.To)
+		return fmt.Sprintf("at %s in %s, which is %s in %s; at %s in %s", offset(p.SourceOffset), flow.From, offset(p.Translated), flow.To, offset(p.TargetOffset), flow.To)
 	case p.Shortfall > 0:
 		return fmt.Sprintf("%d not mirrored yet", p.Shortfall)
 	case p.Approximate && p.Slack > 0:

@@ -53,17 +53,19 @@ clusters are, by the offset map at the target and the ends of the source.`,
 			return a.lag(command.Context(), args, o)
 		},
 	}
-	o.addFlags(command)
+	o.addFlags(command, "topics that are in step, too")
 	command.Flags().StringVar(&o.Topic, "topic", "", "only this `TOPIC` of the source")
-	command.Flags().BoolVarP(&o.Partitions, "partitions", "p", false, "each partition, too")
-	command.Flags().BoolVar(&o.all, "all", false, "topics that are in step, too")
-	command.Flags().BoolVar(&o.direct, "direct", false, "ask the clusters, not the daemon")
 	return command
 }
 
-func (c *allowed) addFlags(command *cobra.Command) {
-	command.Flags().DurationVar(&c.seconds, "fail-above", 0, "exit with code 6 if it is more than this `DURATION`, as 10s, or not known")
-	command.Flags().Int64Var(&c.records, "max-lag", -1, "exit with code 6 if it is more than so many `RECORDS`, or not known")
+// addFlags adds those of lag and rpo; all says what --all shows.
+func (o *lagOptions) addFlags(command *cobra.Command, all string) {
+	flags := command.Flags()
+	flags.DurationVar(&o.seconds, "fail-above", 0, "exit with code 6 if it is more than this `DURATION`, as 10s, or not known")
+	flags.Int64Var(&o.records, "max-lag", -1, "exit with code 6 if it is more than so many `RECORDS`, or not known")
+	flags.BoolVarP(&o.Partitions, "partitions", "p", false, "each partition, too")
+	flags.BoolVar(&o.all, "all", false, all)
+	flags.BoolVar(&o.direct, "direct", false, "ask the clusters, not the daemon")
 }
 
 // exceeded says in which way a lag is more than what is allowed; "" if it is not.
@@ -100,6 +102,25 @@ func flowsNamed(cfg *topology.Config, args []string) ([]*topology.Flow, error) {
 }
 
 func (a *app) lag(ctx context.Context, args []string, o lagOptions) error {
+	return eachFlow(a, args, flowView[mirror.FlowLag]{
+		ask: func(cfg *topology.Config, f *topology.Flow) (mirror.FlowLag, error) {
+			return a.flowLag(ctx, cfg, f, o)
+		},
+		show:  func(out *strings.Builder, l mirror.FlowLag) error { return showLag(out, l, o) },
+		check: func(l mirror.FlowLag) error { return a.checked(l.Flow, o.exceeded(l.Lag)) },
+	})
+}
+
+// flowView is what a command says about each flow.
+type flowView[T any] struct {
+	ask   func(*topology.Config, *topology.Flow) (T, error)
+	show  func(*strings.Builder, T) error
+	check func(T) error // whether it is good enough
+}
+
+// eachFlow shows the flow that was named, or one after the other. What fails does
+// not hide the others.
+func eachFlow[T any](a *app, args []string, view flowView[T]) error {
 	cfg, err := a.load()
 	if err != nil {
 		return err
@@ -108,40 +129,35 @@ func (a *app) lag(ctx context.Context, args []string, o lagOptions) error {
 	if err != nil {
 		return err
 	}
-	lags, err := eachFlow(flows, func(f *topology.Flow) (mirror.FlowLag, error) { return a.flowLag(ctx, cfg, f, o) })
-	if lags == nil {
-		return err
-	}
-	var page strings.Builder
-	if a.wantsJSON() {
-		err = errors.Join(err, a.writeJSON(lags))
-	} else {
-		for i, l := range lags {
-			if i > 0 {
-				page.WriteString("\n")
-			}
-			err = errors.Join(err, showLag(&page, l, o))
-		}
-		_, failed := io.WriteString(a.out, page.String())
-		err = errors.Join(err, failed)
-	}
-	for _, l := range lags {
-		err = errors.Join(err, a.checked(l.Flow, o.exceeded(l.Lag)))
-	}
-	return err
-}
-
-// eachFlow asks for one flow after the other. What fails does not hide the others.
-func eachFlow[T any](flows []*topology.Flow, ask func(*topology.Flow) (T, error)) (answers []T, err error) {
+	var answers []T
 	for _, f := range flows {
-		one, failed := ask(f)
+		one, failed := view.ask(cfg, f)
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue
 		}
 		answers = append(answers, one)
 	}
-	return answers, err
+	if answers == nil {
+		return err
+	}
+	if a.wantsJSON() {
+		err = errors.Join(err, a.writeJSON(answers))
+	} else {
+		var page strings.Builder
+		for i, one := range answers {
+			if i > 0 {
+				page.WriteString("\n")
+			}
+			err = errors.Join(err, view.show(&page, one))
+		}
+		_, failed := io.WriteString(a.out, page.String())
+		err = errors.Join(err, failed)
+	}
+	for _, one := range answers {
+		err = errors.Join(err, view.check(one))
+	}
+	return err
 }
 
 // checked is the outcome of a check: nil if nothing was exceeded.
@@ -179,13 +195,7 @@ func (a *app) flowLag(ctx context.Context, cfg *topology.Config, flow *topology.
 }
 
 // bytesOf writes an amount of bytes, ~ before an estimate.
-func bytesOf(l mirror.Lag) string {
-	text := plainFigure(console.FormatBytes(float64(l.Bytes)))
-	if l.BytesEstimated && l.Bytes > 0 {
-		return "~" + text
-	}
-	return text
-}
+func bytesOf(l mirror.Lag) string { return plainFigure(console.FormatLagBytes(l)) }
 
 // lagWords is a lag in a few words.
 func lagWords(l mirror.Lag) string {

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -40,44 +38,17 @@ newest heartbeat. What was written to the source since then is not in the figure
 			return a.rpo(command.Context(), args, o)
 		},
 	}
-	o.addFlags(command)
-	command.Flags().BoolVarP(&o.Partitions, "partitions", "p", false, "each partition, too")
-	command.Flags().BoolVar(&o.all, "all", false, "topics that would lose nothing, too")
-	command.Flags().BoolVar(&o.direct, "direct", false, "ask the clusters, not the daemon")
+	o.addFlags(command, "topics that would lose nothing, too")
 	return command
 }
 
 func (a *app) rpo(ctx context.Context, args []string, o lagOptions) error {
-	cfg, err := a.load()
-	if err != nil {
-		return err
-	}
-	flows, err := flowsNamed(cfg, args)
-	if err != nil {
-		return err
-	}
 	now := time.Now()
-	found, err := eachFlow(flows, func(f *topology.Flow) (mirror.RPO, error) { return a.flowRPO(ctx, cfg, f, o) })
-	if found == nil {
-		return err
-	}
-	if a.wantsJSON() {
-		err = errors.Join(err, a.writeJSON(found))
-	} else {
-		var page strings.Builder
-		for i, r := range found {
-			if i > 0 {
-				page.WriteString("\n")
-			}
-			err = errors.Join(err, showRPO(&page, r, o, now))
-		}
-		_, failed := io.WriteString(a.out, page.String())
-		err = errors.Join(err, failed)
-	}
-	for _, r := range found {
-		err = errors.Join(err, a.checked(r.Flow, exceededRPO(o.allowed, r, now)))
-	}
-	return err
+	return eachFlow(a, args, flowView[mirror.RPO]{
+		ask:   func(cfg *topology.Config, f *topology.Flow) (mirror.RPO, error) { return a.flowRPO(ctx, cfg, f, o) },
+		show:  func(out *strings.Builder, r mirror.RPO) error { return showRPO(out, r, o, now) },
+		check: func(r mirror.RPO) error { return a.checked(r.Flow, exceededRPO(o.allowed, r, now)) },
+	})
 }
 
 // exceededRPO is exceeded, for what may be old knowledge.

@@ -209,15 +209,23 @@ func parseGroupsQuery(v url.Values) (GroupsQuery, error) {
 			}
 			q.Limit = n
 		case "partitions":
-			if text != "true" && text != "false" {
-				return q, fmt.Errorf("partitions=%q is neither true nor false", text)
+			partitions, err := yesOrNo(key, text)
+			if err != nil {
+				return q, err
 			}
-			q.Brief = text == "false"
+			q.Brief = !partitions
 		default:
 			return q, fmt.Errorf("unknown parameter %q; there are flow, group, match, state, limit, partitions", key)
 		}
 	}
 	return q, nil
+}
+
+func yesOrNo(key, text string) (yes bool, err error) {
+	if text != "true" && text != "false" {
+		return false, fmt.Errorf("%s=%q is neither true nor false", key, text)
+	}
+	return text == "true", nil
 }
 
 // MatchNames compiles a pattern for whole names.

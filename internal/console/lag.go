@@ -43,10 +43,11 @@ func parseLagQuery(v url.Values) (LagQuery, error) {
 		switch text := v.Get(key); key {
 		case "flow", "topic":
 		case "partitions":
-			if text != "true" && text != "false" {
-				return q, fmt.Errorf("partitions=%q is neither true nor false", text)
+			partitions, err := yesOrNo(key, text)
+			if err != nil {
+				return q, err
 			}
-			q.Partitions = text == "true"
+			q.Partitions = partitions
 		default:
 			return q, fmt.Errorf("unknown parameter %q; there are flow, topic, partitions", key)
 		}

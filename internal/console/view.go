@@ -173,7 +173,7 @@ func newFlowView(f mirror.FlowStatus, groups []checkpoint.GroupStatus) flowView 
 	v := flowView{
 		Name: f.Name, From: f.From, To: f.To, Naming: f.Naming, State: f.State, Tone: flowTone(f.State), Error: f.Error,
 		Rate: FormatRate(f.RecordsPerSecond), ByteRate: FormatByteRate(f.BytesPerSecond),
-		Lag: FormatCount(f.LagRecords), LagBytes: lagBytes(mirror.Lag{Bytes: f.LagBytes, BytesEstimated: f.LagBytesEstimated}),
+		Lag: FormatCount(f.LagRecords), LagBytes: FormatLagBytes(mirror.Lag{Bytes: f.LagBytes, BytesEstimated: f.LagBytesEstimated}),
 		LagTime: FormatSeconds(f.LagSeconds), LagTone: lagTone(f.LagSeconds),
 		Records: FormatCount(int64(f.Records)), Bytes: FormatBytes(float64(f.Bytes)),
 		TopicCount: countOf(len(f.Topics)), GroupCount: countOf(len(groups)), Fence: fenceLabel(f.Fence),
@@ -222,7 +222,7 @@ func topicViews(topics []mirror.TopicStatus) (shown []topicView, more string) {
 		shown = append(shown, topicView{
 			Source: t.Source, Target: t.Target, Partitions: countOf(len(t.Partitions)), Records: FormatCount(int64(t.Records)),
 			Rate: FormatRate(t.RecordsPerSecond), ByteRate: FormatByteRate(t.BytesPerSecond),
-			Lag: FormatCount(t.LagRecords), LagBytes: lagBytes(mirror.Lag{Bytes: t.LagBytes, BytesEstimated: t.LagBytesEstimated}),
+			Lag: FormatCount(t.LagRecords), LagBytes: FormatLagBytes(mirror.Lag{Bytes: t.LagBytes, BytesEstimated: t.LagBytesEstimated}),
 			LagTime: FormatSeconds(t.LagSeconds), LagTone: lagTone(t.LagSeconds),
 			Modes: modeList(t.Modes), Error: t.Error, Paused: pausedTopic(t),
 		})

@@ -17,7 +17,7 @@ func lossLabel(r mirror.RPO, now time.Time) label {
 	case r.Records > 0:
 		lost = plural(int(r.Records), "record")
 		if r.Bytes >= 0 {
-			lost += ", " + lagBytes(r.Lag)
+			lost += ", " + FormatLagBytes(r.Lag)
 		}
 		if r.Seconds >= 0 {
 			lost += ", the oldest " + FormatSeconds(r.Seconds) + " old"
@@ -43,8 +43,8 @@ func lossLabel(r mirror.RPO, now time.Time) label {
 	return l
 }
 
-// lagBytes writes the bytes of a lag, ~ before an estimate.
-func lagBytes(l mirror.Lag) string {
+// FormatLagBytes writes the bytes of a lag, ~ before an estimate.
+func FormatLagBytes(l mirror.Lag) string {
 	if l.BytesEstimated && l.Bytes > 0 {
 		return "~" + FormatBytes(float64(l.Bytes))
 	}
