@@ -39,7 +39,8 @@ func exitCodesTopic() *cobra.Command {
     2  the command line or the configuration is at fault; nothing was done
     3  the daemon or a cluster cannot be reached
     4  no such cluster, flow, topic, partition or group
-    5  something else is in the way: the port is taken, or the data directory is in use
+    5  something else is in the way: the port is taken, the data directory is in use, or
+       a group that --failback or --adopt should move has members or has moved
     6  a check says no: more than --fail-above, --max-lag or --fail-on of groups, lag and rpo allow
     7  verify: source and target do not hold the same
   130  stopped by ctrl-c or SIGTERM before the work was done; also: a second signal`,

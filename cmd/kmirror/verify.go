@@ -73,7 +73,7 @@ Exit code 0 says that all is the same, 7 that something differs.`,
 	flags := command.Flags()
 	flags.StringSliceVar(&o.topics, "topic", nil, "only this `TOPIC` of the source; may be given several times")
 	flags.Int32VarP(&o.partition, "partition", "p", -1, "only this `PARTITION`")
-	flags.StringVar(&o.since, "since", "", "only records from this `TIME` on: 2026-01-31T12:00:00Z, or how long ago, such as 24h")
+	flags.StringVar(&o.since, "since", "", "only records from this `TIME` on: 30m, 24h, 7d ago, or a time as 2026-01-31T12:00:00Z")
 	flags.StringVar(&o.sample, "sample", "100%", "only a random `SHARE` of them, such as 5%")
 	flags.Uint64Var(&o.seed, "seed", 0, "take the same sample as the run that printed this `SEED`")
 	flags.IntVar(&o.parallel, "parallel", 4, "how many partitions to read at once, `N`")
@@ -105,11 +105,14 @@ func (o *verifyOptions) selection(now time.Time) (verify.Selection, error) {
 		return s, withCode(exitUsage, errors.New("either --resume or --restart"))
 	}
 	if o.since != "" {
-		at, err := parsePosition(o.since, now)
-		if err != nil || !at.needsTime() || at.value <= 0 {
-			return s, withCode(exitUsage, fmt.Errorf("--since %q: it is a time such as 2026-01-31T12:00:00Z, or how long ago, such as 24h", o.since))
+		at, err := parseSince(o.since, now)
+		if err != nil {
+			return s, err
 		}
-		s.SinceMillis = at.value
+		if at.UnixMilli() <= 0 {
+			return s, withCode(exitUsage, fmt.Errorf("--since %s: no record is so old", o.since))
+		}
+		s.SinceMillis = at.UnixMilli()
 	}
 	share, err := strconv.ParseFloat(strings.TrimSuffix(o.sample, "%"), 64)
 	if strings.HasSuffix(o.sample, "%") {
