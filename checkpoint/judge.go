@@ -68,6 +68,22 @@ func (m *memory) intend(p position, back bool, from position, stands bool) {
 	*m = memory{standing: from, stands: stands, intended: p, intends: true, back: back}
 }
 
+// deny forgets an announced commit when the side that it was meant for is seen
+// where it stood before: it was not carried out. If it still is, late, the two
+// sides stand at the same place, or somebody has moved meanwhile. It reports
+// whether there was one.
+func (m *memory) deny(p position) bool {
+	before, after, seen := m.standing.down, m.intended.down, p.down
+	if m.back {
+		before, after, seen = m.standing.up, m.intended.up, p.up
+	}
+	if !m.intends || !m.stands || seen != before || seen == after {
+		return false
+	}
+	m.intends, m.intended, m.back = false, position{}, false
+	return true
+}
+
 // target says whether the target's offset is where we left it, and for which
 // place. It is not sure when all that is known is that the source was about to
 // be moved after it.

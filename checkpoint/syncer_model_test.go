@@ -92,8 +92,10 @@ type modelled struct {
 
 func (g *modelled) agree() {
 	g.touched = [2]bool{}
-	copy(g.stood[1:], g.stood[:2])
-	g.stood[0] = [2]int64{g.left, g.right}
+	if here := [2]int64{g.left, g.right}; here != g.stood[0] {
+		copy(g.stood[1:], g.stood[:2])
+		g.stood[0] = here
+	}
 }
 
 // model holds a Syncer's commits against what it must never do. Nothing of the

@@ -55,6 +55,9 @@ func (s *Syncer) judgeAll(chosen []*group, now time.Time) *work {
 
 // judge judges one partition of a group.
 func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicPartition, now time.Time) {
+	if p.ours.deny(position{p.source.Offset, p.target.Offset}) {
+		p.unsaid = true
+	}
 	v := view{
 		source: p.source.Offset, target: p.target.Offset,
 		there: p.there, mapped: p.mapped, back: p.back, backMapped: p.backMapped,
