@@ -433,6 +433,7 @@ func TestRule7PausedPastTheLeaseSendsNothing(t *testing.T) {
 			w.all.Go(func() { sender.Run(w.ctx) })
 			sender.add(&appending{lane: a.lane, acked: func([]checkpoint.Run, int64, int64) {}})
 			a.fetch(t)
+			sender.rouse()
 			time.Sleep(time.Second)
 			if ours := w.written(); ours != 2 {
 				t.Fatalf("the owner has written %d records, want 2", ours)
@@ -448,6 +449,7 @@ func TestRule7PausedPastTheLeaseSendsNothing(t *testing.T) {
 			}
 			w.mu.Unlock()
 			a.fetch(t)
+			sender.rouse()
 			time.Sleep(time.Minute)
 			_, err = a.fence.Append(w.ctx, checkpoint.MapTopic, a.key.MapPartition(), []wire.Record{checkpoint.EncodeAnchor(checkpoint.Anchor{
 				Key: a.key, ProducerID: a.lane.producer, Epoch: a.lane.epoch, Steps: []checkpoint.Step{{Sequence: 2, Source: 9}},
