@@ -238,13 +238,8 @@ func newHousekeeper(f *flow) *housekeeper {
 			return o, nil
 		},
 		held: func(mapPartition int32) (lanes []*lane) {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			for _, h := range f.tenures {
-				h.tenure.mu.Lock()
-				l := h.tenure.lane
-				h.tenure.mu.Unlock()
-				if l != nil && l.key.MapPartition() == mapPartition {
+			for _, t := range f.held() {
+				if l := t.laneNow(); l != nil && l.key.MapPartition() == mapPartition {
 					lanes = append(lanes, l)
 				}
 			}

@@ -24,8 +24,8 @@ type Lag struct {
 	Unknown int `json:"unknown_partitions,omitempty"`
 }
 
-// unknownLag is the lag of a partition of which nothing is known.
-func unknownLag() Lag { return Lag{Records: -1, Bytes: -1, Seconds: -1, Unknown: 1} }
+// UnknownLag is the lag of a partition of which nothing is known.
+func UnknownLag() Lag { return Lag{Records: -1, Bytes: -1, Seconds: -1, Unknown: 1} }
 
 // sumOf adds lags up. What is not known of one is left out and counted; when
 // nothing is known of any, the sum is not known either.
@@ -141,7 +141,7 @@ func (f *FlowLag) Brief() {
 // lag is the same in the words of the lag.
 func (p *PartitionStatus) lag() Lag {
 	if p.LagRecords < 0 {
-		return unknownLag()
+		return UnknownLag()
 	}
 	return Lag{Records: p.LagRecords, Bytes: p.LagBytes, BytesEstimated: p.LagBytesEstimated, Seconds: p.LagSeconds, Oldest: p.Oldest}
 }

@@ -110,7 +110,7 @@ func (m *measurement) measure(ctx context.Context, flow *topology.Flow, reach Re
 					continue
 				}
 			}
-			out[topic][id] = PartitionLag{Partition: id, SourceEnd: end, Mirrored: through, Lag: Lag{}}
+			out[topic][id] = PartitionLag{Partition: id, SourceEnd: end, Mirrored: through}
 			if end > from {
 				behind = append(behind, gap{partitionAt{topic, id}, from, end})
 			}

@@ -50,57 +50,33 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 	out.Known = true
 	f.counting.RLock()
 	defer f.counting.RUnlock()
-	f.mu.Lock()
-	tenures := make(map[partitionID]*tenure, len(f.tenures))
-	for id, h := range f.tenures {
-		tenures[id] = h.tenure
-	}
-	f.mu.Unlock()
-
+	tenures := f.held()
 	reports := make([]topicReport, 0, len(w.topics))
-	bad, starting, paused, all := 0, 0, 0, 0
+	var c census
 	var lags []Lag
 	for _, pair := range w.topics {
 		r := newTopicReport(pair.source.Name, pair.targetName)
 		r.status.Error = cmp.Or(pair.problem, problem(pair.source.Name))
 		running := newLaneStats()
 		pause := f.paused(pair.source.Name)
-		all += len(pair.source.Partitions)
 		for n := range pair.source.Partitions {
 			id := partitionID{f.cfg().Name, pair.source.Name, int32(n)}
-			p := PartitionStatus{Partition: int32(n), State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagBytes: -1, LagSeconds: -1}
+			p := newPartitionStatus(id.Partition)
 			if t := tenures[id]; t != nil {
 				p.Owner = l.id
 				running.add(t.describe(now, &p))
 				r.states[p.State]++
-			} else {
-				p.Owner = owner(id)
-				switch {
-				case pause != "":
-					p.State, p.Error = statePaused, pause
-				case p.Owner != "" && p.Owner != l.id:
-					p.State = stateMirroring
-				}
-				if p.Owner == l.id || p.Owner == "" && l.holds(id) {
-					p.Owner = l.id
-					r.states[p.State]++
-				}
+			} else if describeUnheld(&p, l, id, owner(id), pause) {
+				r.states[p.State]++
 			}
 			if p.State == stateWaiting && p.Error == "" {
 				p.Error = r.status.Error
 			}
-			if p.State == stateStopped || p.State == stateWaiting && p.Owner != "" {
-				bad++
-			}
-			if p.State == statePaused {
-				paused++
-			} else if p.State == stateStarting || p.Owner == "" {
-				starting++
-			}
+			c.count(&p)
 			r.status.Partitions = append(r.status.Partitions, p)
 		}
 		if r.status.Error != "" {
-			bad++
+			c.bad++
 		}
 		r.count(f.totals.with(pair.source.Name, running))
 		r.status.NewestMirrored = f.totals.newest(pair.source.Name)
@@ -115,11 +91,11 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 	}
 	out.setLag(sumOf(lags, func(l Lag) Lag { return l }))
 	switch {
-	case bad > 0 || out.Error != "":
+	case c.bad > 0 || out.Error != "":
 		out.State = "degraded"
-	case starting > 0 && len(tenures) == 0:
+	case c.starting > 0 && len(tenures) == 0:
 		out.State = stateStarting
-	case paused > 0 && paused == all:
+	case c.paused > 0 && c.paused == c.all:
 		out.State = statePaused
 	default:
 		out.State = stateMirroring
@@ -129,6 +105,54 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 	}
 	slices.SortFunc(out.Topics, func(a, b TopicStatus) int { return cmp.Compare(a.Source, b.Source) })
 	return out, reports
+}
+
+// newPartitionStatus is one of which nothing is known.
+func newPartitionStatus(n int32) PartitionStatus {
+	return PartitionStatus{Partition: n, State: stateWaiting, Position: -1, SourceEnd: -1, TargetEnd: -1, LagRecords: -1, LagBytes: -1, LagSeconds: -1}
+}
+
+// held are the partitions in this instance's hands.
+func (f *flow) held() map[partitionID]*tenure {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	tenures := make(map[partitionID]*tenure, len(f.tenures))
+	for id, h := range f.tenures {
+		tenures[id] = h.tenure
+	}
+	return tenures
+}
+
+// describeUnheld describes a partition that has no tenure here, and says whether it
+// is this life's all the same.
+func describeUnheld(p *PartitionStatus, l *life, id partitionID, owner, pause string) (ours bool) {
+	p.Owner = owner
+	switch {
+	case pause != "":
+		p.State, p.Error = statePaused, pause
+	case owner != "" && owner != l.id:
+		p.State = stateMirroring
+	}
+	if owner == l.id || owner == "" && l.holds(id) {
+		p.Owner = l.id
+		return true
+	}
+	return false
+}
+
+// census counts the partitions of a flow, for its state.
+type census struct{ bad, starting, paused, all int }
+
+func (c *census) count(p *PartitionStatus) {
+	c.all++
+	if p.State == stateStopped || p.State == stateWaiting && p.Owner != "" {
+		c.bad++
+	}
+	if p.State == statePaused {
+		c.paused++
+	} else if p.State == stateStarting || p.Owner == "" {
+		c.starting++
+	}
 }
 
 // behind completes the lags of a topic's partitions and adds up those that this

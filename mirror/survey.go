@@ -119,12 +119,7 @@ func (s *survey) sampled(topic string, partition int32, from int64) (sample, boo
 // which of them have a lane.
 func (s *survey) reach(ctx context.Context, w *world) (reach Reach, laned map[partitionAt]bool, err error) {
 	f := s.flow
-	f.mu.Lock()
-	tenures := make(map[partitionID]*tenure, len(f.tenures))
-	for id, h := range f.tenures {
-		tenures[id] = h.tenure
-	}
-	f.mu.Unlock()
+	tenures := f.held()
 	reach, laned = Reach{}, map[partitionAt]bool{}
 	note := func(id partitionID, through int64) {
 		if reach[id.Topic] == nil {
@@ -139,9 +134,7 @@ func (s *survey) reach(ctx context.Context, w *world) (reach Reach, laned map[pa
 			t := tenures[id]
 			var l *lane
 			if t != nil {
-				t.mu.Lock()
-				l = t.lane
-				t.mu.Unlock()
+				l = t.laneNow()
 			}
 			if l != nil {
 				if position, blind := l.blind(); blind {

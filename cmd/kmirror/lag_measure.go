@@ -83,7 +83,7 @@ func (m *measure) lag(ctx context.Context, q console.LagQuery) (mirror.FlowLag, 
 			if ok {
 				measured++
 			} else { // it has no leader: it must not hide the others
-				p = mirror.PartitionLag{Partition: id, SourceEnd: -1, Mirrored: partitions[id], Lag: mirror.Lag{Records: -1, Bytes: -1, Seconds: -1, Unknown: 1}}
+				p = mirror.PartitionLag{Partition: id, SourceEnd: -1, Mirrored: partitions[id], Lag: mirror.UnknownLag()}
 			}
 			one.Partitions = append(one.Partitions, p)
 		}
