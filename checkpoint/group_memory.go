@@ -15,7 +15,7 @@ import (
 // Standing, unsigned varints, is where both sides stood at the same place when
 // the record was written; it is there with flag 1. Intended is the commit that is
 // about to be made, to the target or, with flag 4, to the source; there is one
-// with flag 2. The record is written before the commit, so a next life that
+// with flag 2. Flag 8: the target stood beyond the end of the map. The record is written before the commit, so a next life that
 // finds either of the two places knows it for ours. In version 1 the checkpoint
 // itself is what is intended, and it is always for the target; a reader that
 // knows version 1 only takes a record of version 2 for MirrorMaker 2's.
@@ -25,6 +25,7 @@ const (
 	memoryStands  = 1
 	memoryIntends = 2
 	memoryBack    = 4
+	memoryShort   = 8
 )
 
 // remember adds the header to the record of a checkpoint.
@@ -37,6 +38,9 @@ func remember(rec *wire.Record, here position, m memory) {
 	if m.stands {
 		value[1] |= memoryStands
 		add(m.standing)
+	}
+	if m.short {
+		value[1] |= memoryShort
 	}
 	if m.intends {
 		value[1] |= memoryIntends
@@ -66,7 +70,7 @@ func recall(rec wire.Record, c Checkpoint, before memory) memory {
 		if version != 1 && version != 2 {
 			break
 		}
-		var m memory
+		m := memory{short: flags&memoryShort != 0}
 		if flags&memoryStands != 0 {
 			m.standing, m.stands = position{up: r.int64(), down: r.int64()}, true
 		}

@@ -57,15 +57,20 @@ type memory struct {
 	standing, intended position
 	stands, intends    bool
 	back               bool // intended is a commit to the source
+	// Standing is where the map ended, and the target beyond it: records that others
+	// wrote lie between, or ours that the map did not hold yet.
+	short bool
 }
 
-// settle notes that both stand at the same place.
-func (m *memory) settle(p position) { *m = memory{standing: p, stands: true} }
+// settle notes that both stand at the same place; short: as far as the map goes.
+func (m *memory) settle(p position, short bool) {
+	*m = memory{standing: p, stands: true, short: short}
+}
 
 // intend notes a commit to p that is about to be tried, on the side that stands
 // where it was left at from (stands: it stands somewhere).
 func (m *memory) intend(p position, back bool, from position, stands bool) {
-	*m = memory{standing: from, stands: stands, intended: p, intends: true, back: back}
+	*m = memory{standing: from, stands: stands, intended: p, intends: true, back: back, short: m.short && stands && from == m.standing}
 }
 
 // deny forgets an announced commit when the side that it was meant for is seen
@@ -214,6 +219,9 @@ func (v view) merge() verdict {
 	if p, mine, _ := v.ours.source(v.source); mine && v.carry {
 		return v.lead(p, false)
 	}
+	if v.carry && v.backMapped && v.back.Slack == 0 && v.back.Offset == v.source {
+		return verdict{state: InStep, same: true} // whoever put them there: an operator's failback
+	}
 	return verdict{state: Diverged}
 }
 
@@ -224,6 +232,8 @@ func (v view) follow(p position, sure bool) verdict {
 	switch {
 	case sure && v.source < p.up:
 		return verdict{state: Behind, do: forward}
+	case v.source == p.up && v.ours.short && p == v.ours.standing && v.carry && v.backMapped && v.back.Offset > v.source:
+		return verdict{state: Returning, do: backward} // the map has grown: they were ours
 	case v.source == p.up && v.backMapped && v.back.Offset == v.source:
 		return verdict{state: InStep} // the same place by the map inverted: others' records lie between
 	case to > v.target:

@@ -291,3 +291,64 @@ func TestLooksAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// The offset map is written behind: who reads the copy at its end is, for a moment,
+// beyond what the map holds. It is carried back as far as that, and the rest of the
+// way when the map has grown; what others wrote there does not hold it up.
+func TestBackFromBeyondTheMap(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		beyond int64 // the map's end; up to 3 are records of others
+		lives  int   // that see it before the map grows
+	}{{"ours", 5, 1}, {"a crash", 5, 2}, {"two crashes", 5, 3}, {"others'", 2, 1}} {
+		t.Run(c.what, func(t *testing.T) {
+			between(t, func(f *topology.Flow) { f.GroupSync.Failback = true }, func(p *pair) {
+				t := p.t
+				p.east.commit("billing", "orders", 0, 50)
+				p.stands("billing", checkpoint.InStep, p.there(50))
+				mirrored, end, _ := p.maps.Runs("", "", 0).End()
+				at := end + c.beyond
+				p.west.commit("billing", "east.orders", 0, at)
+				p.stands("billing", checkpoint.InStep, at)
+				if got := p.east.at("billing", "orders", 0); got != mirrored {
+					t.Errorf("the source's group stands at %d, want %d", got, mirrored)
+				}
+				for range c.lives - 1 {
+					p.stop()
+					p.begin()
+					p.rest()
+				}
+				p.maps.grow(2)
+				p.rest()
+				p.stands("billing", checkpoint.InStep, at)
+				want, _ := p.maps.Invert("", "", 0, at)
+				if got := p.east.at("billing", "orders", 0); got != want.Offset {
+					t.Errorf("the source's group stands at %d, want %d", got, want.Offset)
+				}
+				p.east.commit("billing", "orders", 0, want.Offset+4)
+				p.stands("billing", checkpoint.InStep, p.there(want.Offset+4))
+			})
+		})
+	}
+}
+
+// Two sites that write one topic have its records in different orders, so there and
+// back does not lead to the same place. After an operator's failback the group
+// is kmirror's again all the same.
+func TestFailbackEndsADivergence(t *testing.T) {
+	between(t, func(f *topology.Flow) { f.GroupSync.Failback = true }, func(p *pair) {
+		t := p.t
+		_, end, _ := p.maps.Runs("", "", 0).End()
+		p.east.commit("billing", "orders", 0, 50)
+		p.west.commit("billing", "east.orders", 0, end+2) // at others' records
+		p.stands("billing", checkpoint.Diverged, end+2)
+		back, _ := p.maps.Invert("", "", 0, end+2)
+		p.east.commit("billing", "orders", 0, back.Offset)
+		p.stands("billing", checkpoint.InStep, end+2)
+		p.west.commit("billing", "east.orders", 0, p.there(500))
+		p.stands("billing", checkpoint.InStep, p.there(500))
+		if got := p.east.at("billing", "orders", 0); got != 500 {
+			t.Errorf("the source's group stands at %d, want 500", got)
+		}
+	})
+}

@@ -178,10 +178,12 @@ func (s *Syncer) takeTarget(compared []*group, answers map[string]offsets, now t
 			}
 			p.target = c
 			if p.due || g.carry {
-				p.back, p.backMapped = Translation{}, false
+				back, mapped := Translation{}, false
 				if c.Offset >= 0 {
-					p.back, p.backMapped = s.routes.ToSource(at.Topic, at.Partition, c.Offset)
+					back, mapped = s.routes.ToSource(at.Topic, at.Partition, c.Offset)
 				}
+				p.due = p.due || back != p.back || mapped != p.backMapped
+				p.back, p.backMapped = back, mapped
 			}
 			if s.idle(g, p) {
 				s.release(g, p, at)

@@ -19,6 +19,7 @@ type dueCommit struct {
 	at    kafka.TopicPartition // where it is committed
 	here  GroupOffset
 	to    position
+	short bool // of a commit to the source: the map does not reach the target's place
 }
 
 // work is what follows from a round's judgements.
@@ -74,7 +75,9 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 		_, target, _ := p.ours.target(v.target)
 		_, source, _ := p.ours.source(v.source)
 		p.unsaid = p.unsaid || !target || g.carry && !source // no earlier note would tell a next life
-		p.ours.settle(position{v.source, v.target})          // whoever put them there
+		short := v.there.Offset != v.target && v.back.Shortfall > 0
+		p.unsaid = p.unsaid || short != p.ours.short
+		p.ours.settle(position{v.source, v.target}, short) // whoever put them there
 	}
 	here := position{up: v.source, down: p.there.Offset}
 	if r.do == backward {
@@ -102,7 +105,7 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 		said = p.target
 		from, stands, _ := p.ours.source(v.source)
 		p.ours.intend(here, true, from, stands)
-		w.backward = append(w.backward, dueCommit{group: g, part: p, pair: at, at: at, here: GroupOffset{here.up, said.Epoch, said.Metadata}, to: here})
+		w.backward = append(w.backward, dueCommit{group: g, part: p, pair: at, at: at, here: GroupOffset{here.up, said.Epoch, said.Metadata}, to: here, short: v.back.Shortfall > 0})
 	}
 	w.notes = append(w.notes, note(g, p, at, here, said.Metadata, now))
 	w.noted = append(w.noted, p)
@@ -246,7 +249,7 @@ func (s *Syncer) committed(d dueCommit, now time.Time) {
 			p.state = Waiting
 		}
 	}
-	p.ours.settle(d.to)
+	p.ours.settle(d.to, p.ours.back && d.short)
 	p.since, p.failures, p.retry = now, 0, time.Time{}
 }
 
