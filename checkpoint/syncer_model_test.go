@@ -85,15 +85,28 @@ type modelled struct {
 	name        string
 	left, right int64 // what stands on the source and the target, as the model has it
 	touched     [2]bool
-	stood       [3][2]int64 // the last places at which both stood: back there is where it was left
-	theirs      [2]bool     // what stands there was put there by somebody
-	lost        bool        // a commit of the Syncer was not carried out, and it does not know
+	stood       [8][2]int64       // the last places at which both stood, more than the Syncer saw: back there is where it was left
+	theirs      [2]bool           // what stands there was put there by somebody
+	lost        bool              // a commit of the Syncer was not carried out, and it does not know
+	meant       [2]map[int64]bool // the offsets of those: who is there later may have been put there by it
+}
+
+// mean notes a commit that was not carried out.
+func (g *modelled) mean(onTarget bool, offset int64) {
+	site := 0
+	if onTarget {
+		site = 1
+	}
+	if g.meant[site] == nil {
+		g.meant[site] = map[int64]bool{}
+	}
+	g.lost, g.meant[site][offset] = true, true
 }
 
 func (g *modelled) agree() {
 	g.touched = [2]bool{}
 	if here := [2]int64{g.left, g.right}; here != g.stood[0] {
-		copy(g.stood[1:], g.stood[:2])
+		copy(g.stood[1:], g.stood[:])
 		g.stood[0] = here
 	}
 }
@@ -240,7 +253,9 @@ func (m *model) step() {
 		side.mu.Lock()
 		side.fault = func(req kmsg.Request) (bool, error) {
 			if c, ok := req.(*kmsg.OffsetCommitRequest); ok {
-				m.groups[c.Group].lost = m.groups[c.Group].lost || !done
+				if g := m.groups[c.Group]; !done {
+					g.mean(side == m.west, c.Topics[0].Partitions[0].Offset)
+				}
 				return done, errors.New("connection lost")
 			}
 			return true, nil
@@ -273,7 +288,7 @@ func (m *model) moved(g *modelled, site int) {
 	} else {
 		m.west.commit(g.name, "east."+modelTopic, 0, g.right)
 	}
-	g.touched[site], g.theirs[site] = true, true
+	g.touched[site], g.theirs[site] = !g.meant[site][[2]int64{g.left, g.right}[site]], true
 	for _, stood := range g.stood {
 		if stood[site] == [2]int64{g.left, g.right}[site] {
 			g.touched[site] = false
@@ -300,8 +315,9 @@ func TestSyncerModel(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("KMIRROR_SEEDS")); err == nil {
 		histories = n
 	}
+	from, _ := strconv.ParseUint(os.Getenv("KMIRROR_SEED_FROM"), 10, 64) // not set: 0
 	for i := range histories {
-		seed := uint64(i)
+		seed := from + uint64(i)
 		synctest.Test(t, func(t *testing.T) {
 			m := &model{
 				t: t, seed: seed, maps: newMapped(12), east: newSide(), west: newSide(),
