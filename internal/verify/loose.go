@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -23,7 +24,7 @@ type candidate struct {
 	offset int64
 	sum    uint64
 	owned  bool
-	batch  wire.Batch // whose it is, if owned
+	batch  wire.Batch // its header, if owned: many of these wait, and batches may be large
 }
 
 // loosely is the stretch before the i-th run, if the map knows it roughly only.
@@ -84,7 +85,7 @@ func (c *comparison) draw(ctx context.Context, next *checkpoint.Run) (bool, erro
 	c.sums.buf = appendRecord(c.sums.buf[:0], target, at.stamped)
 	k := candidate{offset: t, sum: xxhash.Sum64(c.sums.buf)}
 	if c.ours(at.batch) {
-		k.owned, k.batch = true, at.batch
+		k.owned, k.batch = true, slices.Clone(at.batch[:wire.BatchHeaderSize])
 	}
 	c.pending = append(c.pending, k)
 	c.dst.advance(t)
