@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -32,8 +31,7 @@ type mm2Store struct {
 	source, target *kafka.Cluster
 	log            *slog.Logger
 
-	turn chan struct{} // capacity 1: who reads
-	mu   sync.Mutex    // guards the fields below
+	turn chan struct{} // capacity 1: whoever filled it owns the fields below
 	last *mm2Legacy
 	at   time.Time
 }
@@ -53,11 +51,8 @@ func (s *mm2Store) get(ctx context.Context) (*mm2Legacy, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	s.mu.Lock()
-	last, at := s.last, s.at
-	s.mu.Unlock()
-	if last != nil && time.Since(at) < mm2Fresh {
-		return last, nil
+	if s.last != nil && time.Since(s.at) < mm2Fresh {
+		return s.last, nil
 	}
 	cfg := s.cfg()
 	running, err := s.running(ctx, cfg)
@@ -75,9 +70,7 @@ func (s *mm2Store) get(ctx context.Context) (*mm2Legacy, error) {
 		return nil, err
 	}
 	s.log.Info("read what MirrorMaker 2 left", slog.Int("positions", legacy.positions.Len()), slog.Int("synced_partitions", len(legacy.syncs)))
-	s.mu.Lock()
 	s.last, s.at = legacy, time.Now()
-	s.mu.Unlock()
 	return legacy, nil
 }
 
