@@ -240,17 +240,11 @@ func (c *contest) startMM2(prefix, topics string, tuned bool, settings ...string
 		prefix + "->west.enabled = true",
 		"west->" + prefix + ".enabled = false",
 		prefix + "->west.topics = " + topics,
-		"replication.factor = 1",
-		"checkpoints.topic.replication.factor = 1",
-		"heartbeats.topic.replication.factor = 1",
-		"offset-syncs.topic.replication.factor = 1",
-		"offset.storage.replication.factor = 1",
-		"status.storage.replication.factor = 1",
-		"config.storage.replication.factor = 1",
 		"refresh.topics.interval.seconds = 5",
 		"emit.checkpoints.interval.seconds = 1",
 		"sync.group.offsets.enabled = true",
 	}
+	properties = append(properties, onOneBroker()...)
 	if tuned {
 		properties = append(properties,
 			"west.producer.compression.type = lz4",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +182,19 @@ func withoutAborted(records []*kgo.Record) []*kgo.Record {
 	return kept
 }
 
+// onOneBroker are the settings by which MirrorMaker 2 makes do with one broker.
+func onOneBroker() []string {
+	return []string{
+		"replication.factor = 1",
+		"checkpoints.topic.replication.factor = 1",
+		"heartbeats.topic.replication.factor = 1",
+		"offset-syncs.topic.replication.factor = 1",
+		"offset.storage.replication.factor = 1",
+		"status.storage.replication.factor = 1",
+		"config.storage.replication.factor = 1",
+	}
+}
+
 // properties writes the property file of a MirrorMaker 2 from one alias to west.
 func (w *world) properties(file, from, topics string, more ...string) {
 	w.t.Helper()
@@ -191,17 +205,10 @@ func (w *world) properties(file, from, topics string, more ...string) {
 		from + "->west.enabled = true",
 		from + "->west.topics = " + topics,
 		"west->" + from + ".enabled = false",
-		"replication.factor = 1",
-		"checkpoints.topic.replication.factor = 1",
-		"heartbeats.topic.replication.factor = 1",
-		"offset-syncs.topic.replication.factor = 1",
-		"offset.storage.replication.factor = 1",
-		"status.storage.replication.factor = 1",
-		"config.storage.replication.factor = 1",
 		"refresh.topics.interval.seconds = 2",
 		"emit.checkpoints.interval.seconds = 1",
 		"sync.topic.acls.enabled = false",
-	}, more...)
+	}, slices.Concat(onOneBroker(), more)...)
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		w.t.Fatal(err)
 	}

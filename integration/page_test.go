@@ -3,6 +3,7 @@ package integration_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,12 @@ func TestPage(t *testing.T) {
 	w.commit("west", "reports", "east.audit", map[int32]int64{0: 2})
 	d.mustKmirror("pause", "east->west", "audit")
 	w.kcat("east", "three\nfour\n", "-P", "-t", "audit")
-	time.Sleep(6 * time.Second) // it looks every five seconds at what does not flow
+	eventually(t, 30*time.Second, "the lag of what does not flow", func() error {
+		if n := d.metric("kmirror_lag_records", `topic="audit"`); n != 2 {
+			return fmt.Errorf("it is %v", n)
+		}
+		return nil
+	})
 
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.WindowSize(1280, 900))
 	allocated, cancel := chromedp.NewExecAllocator(w.ctx(90*time.Second), options...)
