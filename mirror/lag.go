@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -22,6 +23,15 @@ type Lag struct {
 	Oldest *time.Time `json:"oldest,omitempty"`
 	// Unknown counts the partitions of which nothing is known: they are not in the figures.
 	Unknown int `json:"unknown_partitions,omitempty"`
+}
+
+// AddUp is the sum of two counts, at most the greatest number there is: what a
+// group commits may be absurd.
+func AddUp(a, b int64) int64 {
+	if a > 0 && b > math.MaxInt64-a {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // UnknownLag is the lag of a partition of which nothing is known.

@@ -2,6 +2,7 @@ package mirror_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -85,6 +86,10 @@ func TestRPO(t *testing.T) {
 	}
 	if r.GroupsBeyond != 199 || len(r.Groups) != mirror.MaxGroupsBeyond || r.Groups[0] != (mirror.GroupBeyond{Group: "g199", Records: 199, Partitions: 1}) {
 		t.Errorf("%d groups, the first %+v", r.GroupsBeyond, r.Groups[0])
+	}
+	r.Beyond([]checkpoint.GroupStatus{{Group: "g"}, {Group: "absurd", Partitions: []checkpoint.GroupPartition{{Shortfall: math.MaxInt64}, {Shortfall: math.MaxInt64}}}})
+	if len(r.Groups) != 1 || r.Groups[0] != (mirror.GroupBeyond{Group: "absurd", Records: math.MaxInt64, Partitions: 2}) {
+		t.Errorf("a group at an absurd offset: %+v", r.Groups)
 	}
 	if r := mirror.RPOOf(flow, "me", mirror.ClusterStatus{Reachable: true}, nil, now); r.GroupsKnown || !r.AsOf.Equal(now) {
 		t.Errorf("groups known %v, as of %v", r.GroupsKnown, r.AsOf)

@@ -69,7 +69,7 @@ func (r *RPO) Beyond(groups []checkpoint.GroupStatus) {
 		one := GroupBeyond{Group: g.Group}
 		for _, p := range g.Partitions {
 			if p.Shortfall > 0 {
-				one.Records += p.Shortfall
+				one.Records = AddUp(one.Records, p.Shortfall)
 				one.Partitions++
 			}
 		}

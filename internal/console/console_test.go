@@ -269,6 +269,12 @@ func TestGroupSums(t *testing.T) {
 	if g.Behind != 10 || g.Shortfall != 5 || g.Approximate != 1 || g.PartitionCount != 4 || g.SourceLag != 17 || g.TargetLag != -1 || g.SourceLagSeconds != 2.5 || g.Worst().Topic != "d" {
 		t.Errorf("%+v, the worst %+v", g, g.Worst())
 	}
+	absurd := console.GroupPartition{Shortfall: math.MaxInt64}
+	g = console.Group{Partitions: []console.GroupPartition{absurd, absurd}}
+	g.Sum()
+	if g.Shortfall != math.MaxInt64 {
+		t.Errorf("a shortfall of %d", g.Shortfall)
+	}
 }
 
 func TestPageTellsWhatAFailoverLoses(t *testing.T) {

@@ -21,7 +21,7 @@ const MaxGroups = 10_000
 type GroupsAnswer struct {
 	Flow string `json:"flow"`
 	// Total counts the groups that match, States those in each state; Groups holds
-	// the first of them by name, or with a limit the gravest.
+	// all of them by name or, if there are more than the limit, the gravest.
 	Total  int            `json:"total"`
 	States map[string]int `json:"states"`
 	Groups []Group        `json:"groups"`
@@ -116,14 +116,14 @@ func (g *Group) Sum() {
 		if p.Approximate {
 			g.Approximate++
 		}
-		g.Behind += p.Behind()
-		g.Shortfall += max(0, p.Shortfall)
+		g.Behind = mirror.AddUp(g.Behind, p.Behind())
+		g.Shortfall = mirror.AddUp(g.Shortfall, max(0, p.Shortfall))
 		for _, sum := range []struct {
 			to  *int64
 			add int64
 		}{{&g.SourceLag, p.SourceLag}, {&g.TargetLag, p.TargetLag}} {
 			if sum.add >= 0 {
-				*sum.to = max(0, *sum.to) + sum.add
+				*sum.to = mirror.AddUp(max(0, *sum.to), sum.add)
 			}
 		}
 		g.SourceLagSeconds = max(g.SourceLagSeconds, p.SourceLagSeconds)
@@ -156,7 +156,7 @@ func (g *Group) Worst() *GroupPartition {
 func ByGravity(a, b Group) int {
 	return cmp.Or(
 		cmp.Compare(checkpoint.Gravity(b.State), checkpoint.Gravity(a.State)),
-		cmp.Compare(b.Behind+b.Shortfall, a.Behind+a.Shortfall),
+		cmp.Compare(mirror.AddUp(b.Behind, b.Shortfall), mirror.AddUp(a.Behind, a.Shortfall)),
 		cmp.Compare(a.Group, b.Group))
 }
 
@@ -294,7 +294,7 @@ func (c *Collect) Answer() GroupsAnswer {
 func (g *Group) place(ends map[string][]mirror.PartitionStatus) {
 	for i := range g.Partitions {
 		p := &g.Partitions[i]
-		if known := ends[p.Topic]; int(p.Partition) < len(known) {
+		if known := ends[p.Topic]; p.Partition >= 0 && int(p.Partition) < len(known) {
 			end := known[p.Partition]
 			p.SourceLag, p.TargetLag = before(p.SourceOffset, end.SourceEnd), before(p.TargetOffset, end.TargetEnd)
 		}
