@@ -127,6 +127,9 @@ func (c *comparison) unstored(ctx context.Context) error {
 		}
 		return some < 0
 	})
+	if limit := (*tailLimitError)(nil); errors.As(err, &limit) { // nothing but aborted ones so far
+		some, err = c.start, nil
+	}
 	switch {
 	case err != nil:
 		return c.explain(err)
