@@ -35,7 +35,9 @@ func joint(ours, theirs lookup, offset int64) (Translation, bool) {
 	if !ok {
 		return Translation{Offset: -1}, false
 	}
+	open := a.Shortfall > 0 || b.Shortfall > 0
 	if end, _ := theirs.to(math.MaxInt64); b.Slack == 0 && b.Offset == end.Offset {
+		open = true
 		// All of theirs that came here is read: the next one there is one that their
 		// flow has not dealt with.
 		if through, ok := theirs.through(); ok && through >= b.Offset {
@@ -47,6 +49,7 @@ func joint(ours, theirs lookup, offset int64) (Translation, bool) {
 		return Translation{Offset: -1}, false
 	}
 	if end, _ := ours.to(math.MaxInt64); a.Offset == end.Offset {
+		open = true
 		a.Offset = max(a.Offset, read)
 	}
 	// Does anything that was read stand at or behind the answer?
@@ -60,5 +63,6 @@ func joint(ours, theirs lookup, offset int64) (Translation, bool) {
 	return Translation{
 		Offset: answer.Offset, Exact: exact, Slack: answer.Slack, Before: answer.Before,
 		Shortfall: a.Shortfall, // beyond the end of their map stands what was produced here: no loss
+		Open:      open,
 	}, true
 }

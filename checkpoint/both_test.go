@@ -91,6 +91,10 @@ func TestJoint(t *testing.T) {
 			s.look(1)
 		}
 		ours, theirs := s.lookups()
+		later := &twoSites{logs: s.logs, maps: s.maps}
+		later.look(0)
+		later.look(1)
+		oursLater, theirsLater := later.lookups()
 		for offset := range len(s.logs[0]) + 2 {
 			read := map[int]bool{}
 			for _, record := range s.logs[0][:min(offset, len(s.logs[0]))] {
@@ -99,6 +103,9 @@ func TestJoint(t *testing.T) {
 			got, ok := joint(ours, theirs, int64(offset))
 			if !ok {
 				t.Fatalf("offset %d: no answer", offset)
+			}
+			if then, _ := joint(oursLater, theirsLater, int64(offset)); then.Offset > got.Offset && !got.Open {
+				t.Fatalf("here %v, there %v: at %d, %+v becomes %+v, and was not open", s.logs[0], s.logs[1], offset, got, then)
 			}
 			again := 0
 			for at, record := range s.logs[1] {

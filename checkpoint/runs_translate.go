@@ -22,7 +22,14 @@ type Translation struct {
 	// offsets lie between Offset and the exact place, which is not before it.
 	// math.MaxInt64 when it is not known how many.
 	Slack int64
+	// Open: both flows write the pair, and the question lies at the end of a map or beyond:
+	// what is mirrored next may move the answer on.
+	Open bool
 }
+
+// open reports whether the answer may move on as more is mirrored, or the map
+// comes to hold what is.
+func (t Translation) open() bool { return t.Open || t.Shortfall > 0 }
 
 // Forward translates a source offset to the target.
 //

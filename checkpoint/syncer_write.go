@@ -75,7 +75,7 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 		_, target, _ := p.ours.target(v.target)
 		_, source, _ := p.ours.source(v.source)
 		p.unsaid = p.unsaid || !target || g.carry && !source // no earlier note would tell a next life
-		short := v.there.Offset != v.target && v.back.Shortfall > 0
+		short := v.there.Offset != v.target && v.back.open()
 		p.unsaid = p.unsaid || short != p.ours.short
 		p.ours.settle(position{v.source, v.target}, short) // whoever put them there
 	}
@@ -105,7 +105,7 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 		said = p.target
 		from, stands, _ := p.ours.source(v.source)
 		p.ours.intend(here, true, from, stands)
-		w.backward = append(w.backward, dueCommit{group: g, part: p, pair: at, at: at, here: GroupOffset{here.up, said.Epoch, said.Metadata}, to: here, short: v.back.Shortfall > 0})
+		w.backward = append(w.backward, dueCommit{group: g, part: p, pair: at, at: at, here: GroupOffset{here.up, said.Epoch, said.Metadata}, to: here, short: v.back.open()})
 	}
 	w.notes = append(w.notes, note(g, p, at, here, said.Metadata, now))
 	w.noted = append(w.noted, p)
