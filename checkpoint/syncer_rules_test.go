@@ -352,3 +352,34 @@ func TestFailbackEndsADivergence(t *testing.T) {
 		}
 	})
 }
+
+// What is carried back and forth is known to have arrived: a reset while no kmirror
+// runs is carried to the other side, whichever side it is on.
+func TestAResetBetweenTwoLives(t *testing.T) {
+	for _, c := range []struct {
+		what        string
+		back, there bool // the last commit was carried back; the reset is at the target
+	}{{"forth, at the source", false, false}, {"forth, at the target", false, true}, {"back, at the source", true, false}, {"back, at the target", true, true}} {
+		t.Run(c.what, func(t *testing.T) {
+			between(t, func(f *topology.Flow) { f.GroupSync.Failback = true }, func(p *pair) {
+				p.east.commit("billing", "orders", 0, 50)
+				p.stands("billing", checkpoint.InStep, p.there(50))
+				if c.back {
+					p.west.commit("billing", "east.orders", 0, p.there(80))
+					p.stands("billing", checkpoint.InStep, p.there(80))
+				}
+				p.stop()
+				if c.there {
+					p.west.commit("billing", "east.orders", 0, p.there(20))
+				} else {
+					p.east.commit("billing", "orders", 0, 20)
+				}
+				p.begin()
+				p.stands("billing", checkpoint.InStep, p.there(20))
+				if got := p.east.at("billing", "orders", 0); got != 20 {
+					p.t.Errorf("the source's group stands at %d, want 20", got)
+				}
+			})
+		})
+	}
+}

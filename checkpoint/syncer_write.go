@@ -250,6 +250,9 @@ func (s *Syncer) committed(d dueCommit, now time.Time) {
 		}
 	}
 	p.ours.settle(d.to, p.ours.back && d.short)
+	if d.group.carry { // a next life has to know that it arrived, to tell who moves then
+		p.unsaid, p.due = true, true
+	}
 	p.since, p.failures, p.retry = now, 0, time.Time{}
 }
 
