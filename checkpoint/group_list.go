@@ -32,12 +32,12 @@ func statesWithMembers() []string {
 
 // list returns all groups of the cluster, or those in one of the states (a
 // broker before Kafka 2.6 lists all of them all the same). Brokers that do not
-// answer are passed over; complete says that there were none, so that what is
-// not listed does not exist.
-func (g *groups) list(ctx context.Context, states []string) (all map[string]groupListing, complete bool, err error) {
+// answer are passed over, and the error names one of them: with it the list is
+// not all there is.
+func (g *groups) list(ctx context.Context, states []string) (all map[string]groupListing, err error) {
 	brokers, err := g.everyBroker(ctx)
 	if err != nil {
-		return nil, false, fmt.Errorf("list groups: %w", err)
+		return nil, fmt.Errorf("list groups: %w", err)
 	}
 	var (
 		each  errgroup.Group
@@ -74,7 +74,7 @@ func (g *groups) list(ctx context.Context, states []string) (all map[string]grou
 		g.brokersAt = time.Time{}
 		g.mu.Unlock()
 	}
-	return all, fault == nil, fault
+	return all, fault
 }
 
 // everyBroker returns the brokers of the cluster, asked for twice a minute.

@@ -22,12 +22,12 @@ func (s *Syncer) Look(ctx context.Context, remembered bool, want func(group stri
 			return err
 		}
 	}
-	there, complete, err := s.sourceGroups.list(ctx, nil)
-	if err != nil && !complete {
+	there, err := s.sourceGroups.list(ctx, nil)
+	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
-	here, complete, err := s.targetGroups.list(ctx, nil)
-	if err != nil && !complete {
+	here, err := s.targetGroups.list(ctx, nil)
+	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	var wanted []string
@@ -99,11 +99,11 @@ func Gravity(state string) int { return State(state).gravity() }
 
 // States are all of them, the gravest last.
 func States() []string {
-	states := make([]string, 0, 9)
-	for _, s := range []State{InStep, Waiting, Behind, Returning, DeletedAtSource, ActiveAtTarget, ActiveAtSource, Diverged, Failed} {
-		states = append(states, string(s))
+	var all []string
+	for _, s := range states() {
+		all = append(all, string(s))
 	}
-	return states
+	return all
 }
 
 // Census counts the groups in each state.

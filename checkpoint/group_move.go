@@ -30,8 +30,8 @@ type GroupOffset struct {
 // says so itself; the error is about the list.
 func ReadGroups(ctx context.Context, cluster GroupCluster, want func(group string) bool) (map[string]GroupSide, error) {
 	asked := newGroups(cluster)
-	list, complete, err := asked.list(ctx, nil)
-	if err != nil && !complete {
+	list, err := asked.list(ctx, nil)
+	if err != nil {
 		return nil, err
 	}
 	var names []string

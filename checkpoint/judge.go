@@ -37,11 +37,15 @@ const (
 
 // gravity orders the states.
 func (s State) gravity() int {
-	all := []State{InStep, Waiting, Behind, Returning, DeletedAtSource, ActiveAtTarget, ActiveAtSource, Diverged, Failed}
+	all := states()
 	if i := slices.Index(all, s); i >= 0 {
 		return i
 	}
 	return len(all)
+}
+
+func states() []State {
+	return []State{InStep, Waiting, Behind, Returning, DeletedAtSource, ActiveAtTarget, ActiveAtSource, Diverged, Failed}
 }
 
 // position is a place at which a group stood on both sides: its offset on the

@@ -38,16 +38,18 @@ func (s *Syncer) list(ctx context.Context) {
 	if !all {
 		states = statesWithMembers()
 	}
-	there, complete, err := s.sourceGroups.list(ctx, states)
+	there, err := s.sourceGroups.list(ctx, states)
+	complete := err == nil
 	if err != nil {
 		err = fmt.Errorf("source: %w", err)
 	}
 	here, hereComplete := map[string]groupListing(nil), false
 	if s.flow.GroupSync.Enabled || s.carries() {
 		var hereErr error
-		if here, hereComplete, hereErr = s.targetGroups.list(ctx, states); hereErr != nil {
+		if here, hereErr = s.targetGroups.list(ctx, states); hereErr != nil {
 			err = errors.Join(err, fmt.Errorf("target: %w", hereErr))
 		}
+		hereComplete = hereErr == nil
 	}
 	if ctx.Err() != nil {
 		return
