@@ -86,7 +86,7 @@ func (c *collector) desc(name string) *prometheus.Desc {
 			{"map_memory_bytes", "About how much memory the offset map takes in the leading instance.", []string{"cluster"}},
 			{"map_records_total", "Records read of the offset map's topic since the term began.", []string{"cluster"}},
 			{"map_removed_records_total", "Records of the offset map's topic that this instance deleted or thinned out, since its life began.", []string{"flow"}},
-			{"skipped_records_total", "Corrupt or foreign records in internal topics that were passed over.", []string{"cluster", "topic"}},
+			{"skipped_records", "Corrupt or foreign records in internal topics that are passed over.", []string{"cluster", "topic"}},
 			{"leader", "1 while this instance holds the leader's term.", nil},
 			{"term", "Fence of the term that this instance leads; 0 while it does not.", nil},
 			{"members", "Instances that share the work.", nil},
@@ -129,7 +129,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			count("map_records_total", uint64(max(0, m.Records)), m.Cluster)
 		}
 		for _, s := range skipped {
-			count("skipped_records_total", uint64(s.Records), s.Cluster, s.Topic)
+			gauge("skipped_records", float64(s.Records), s.Cluster, s.Topic)
 		}
 		for flow, s := range l.group {
 			states := s.Census()

@@ -150,6 +150,7 @@ func (o *origins) attempt(ctx context.Context, step func(context.Context) error)
 	if o.trouble = err.Error(); before == "" {
 		o.log.Warn("find out which flow brought which records to the source; trying again", slog.Any("error", err))
 	}
+	maps.DeleteFunc(o.waiting, func(l *lane, _ int64) bool { return l.over() })
 	for l := range o.waiting {
 		l.unread("find out who wrote the next batch: " + o.trouble)
 	}
@@ -205,6 +206,13 @@ func (o *origins) settle(found map[int64]bool, target string) {
 			l.sure()
 		}
 	}
+}
+
+// over says whether the lane takes in no more for good.
+func (l *lane) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // sure lets the lane take in more.
