@@ -24,7 +24,7 @@ import (
 // The ladder asks once per batch, and allocates nothing. What is not known yet
 // stays at the source: the lane takes nothing in until Run has found it out.
 type origins struct {
-	rule     originRule
+	rule     checkpoint.OriginRule
 	known    *checkpoint.Provenances // owned by Run
 	ensure   func(ctx context.Context) error
 	clusters func() map[string]string // ids of the clusters, by name, as far as they have been seen
@@ -47,7 +47,7 @@ const mostVerdicts = 1 << 17
 // originsPatience is how long a partition waits before it says what for.
 const originsPatience = 5 * time.Second
 
-func newOrigins(rule originRule, from checkpoint.Reader, ensure func(context.Context) error, clusters func() map[string]string, log *slog.Logger) *origins {
+func newOrigins(rule checkpoint.OriginRule, from checkpoint.Reader, ensure func(context.Context) error, clusters func() map[string]string, log *slog.Logger) *origins {
 	return &origins{
 		rule: rule, known: checkpoint.NewProvenances(from), ensure: ensure, clusters: clusters, log: log,
 		prepared: make(chan struct{}), wake: make(chan struct{}, 1), verdicts: map[int64]bool{}, waiting: map[*lane]int64{}, asked: map[int64]struct{}{},
@@ -97,7 +97,7 @@ func (o *origins) ready(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	now := o.clusters()[o.rule.target]
+	now := o.clusters()[o.rule.Target]
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if now != "" && now != o.target {
@@ -177,14 +177,14 @@ func (o *origins) find(ctx context.Context) error {
 			found[id] = false
 			continue
 		}
-		foreign, err := o.rule.foreign(p, ids)
+		foreign, err := o.rule.Foreign(p, ids)
 		if err != nil {
 			doubt = err
 			continue
 		}
 		found[id] = foreign
 	}
-	o.settle(found, ids[o.rule.target])
+	o.settle(found, ids[o.rule.Target])
 	return doubt
 }
 
@@ -223,53 +223,10 @@ func (l *lane) sure() {
 	l.beckon()
 }
 
-// originRule decides about a producer id that is written down as a flow's.
-type originRule struct {
-	drops  []string               // flows into the source, by name: what they brought is left out
-	from   []string               // the clusters that they read from, by name
-	target string                 // of this flow, by name
-	refill bool                   // what they brought from another cluster in the target's place is wanted
-	listed func(flow string) bool // mirror.yaml has a flow of that name
-}
-
-// foreign says whether what a flow brought is left out. Another deployment's flow
-// is known by the cluster that it reads from, whatever its name; while one of the
-// clusters has not been seen yet, that may stay in doubt: the error.
-func (r *originRule) foreign(p checkpoint.Provenance, ids map[string]string) (bool, error) {
-	if slices.Contains(r.drops, p.Flow) {
-		now := ids[r.target]
-		return !r.refill || p.Source == "" || now == "" || p.Source == now, nil
-	}
-	if !p.KeepsNames || p.Source == "" || r.listed(p.Flow) {
-		return false, nil
-	}
-	unseen := ""
-	for _, name := range r.from {
-		switch ids[name] {
-		case p.Source:
-			return true, nil
-		case "":
-			unseen = name
-		}
-	}
-	if unseen != "" {
-		return false, fmt.Errorf("producer id %d is the flow %s's, which mirror.yaml does not have, and whether that reads from cluster %s cannot be said before %s has been seen", p.ProducerID, p.Flow, unseen, unseen)
-	}
-	return false, nil
-}
-
 // newOrigins is for a flow in a circle.
 func (l *life) newOrigins(f *flow) *origins {
 	e, cfg := l.engine, f.cfg()
-	rule := originRule{
-		drops: cfg.Drops, target: cfg.To, refill: cfg.Refill,
-		listed: func(name string) bool { return e.config().Flow(name) != nil },
-	}
-	for _, name := range cfg.Drops {
-		if other := e.config().Flow(name); other != nil {
-			rule.from = append(rule.from, other.From)
-		}
-	}
+	rule := checkpoint.NewOriginRule(cfg, func(name string) *topology.Flow { return e.config().Flow(name) })
 	clusters := func() map[string]string {
 		ids := map[string]string{}
 		e.mu.Lock()

@@ -132,10 +132,7 @@ func (f *modelFlow) crash() { f.id = 0 }
 
 func (f *modelFlow) begin(config *topology.Config) {
 	f.id, f.sequence, f.written = f.to.producer(), 0, false
-	rule := originRule{drops: f.cfg.Drops, target: f.cfg.To, refill: f.cfg.Refill, listed: func(name string) bool { return config.Flow(name) != nil }}
-	for _, name := range f.cfg.Drops {
-		rule.from = append(rule.from, config.Flow(name).From)
-	}
+	rule := checkpoint.NewOriginRule(f.cfg, config.Flow)
 	ids := map[string]string{}
 	for _, c := range config.Clusters {
 		ids[c.Name] = "id of " + c.Name

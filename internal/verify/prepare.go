@@ -245,10 +245,15 @@ func (p *preparation) writers(ctx context.Context) (mine func(id int64) bool, lo
 	if err := source.Update(ctx); err != nil {
 		return nil, nil, err
 	}
+	rule := checkpoint.NewOriginRule(flow, p.config.Flow)
+	ids := map[string]string{flow.From: p.there.ClusterID, flow.To: p.here.ClusterID}
 	return mine, func(id int64, _ int16) bool {
 		known, ok := source.Of(id)
-		foreign := known.KeepsNames && known.Source != "" && p.config.Flow(known.Flow) == nil // another deployment's
-		return ok && (foreign || slices.Contains(flow.Drops, known.Flow))
+		if !ok {
+			return false
+		}
+		foreign, err := rule.Foreign(known, ids)
+		return foreign || err != nil // whether it reads from a cluster that is not asked here: the mirror knows
 	}, nil
 }
 

@@ -1,0 +1,60 @@
+package checkpoint
+
+import (
+	"fmt"
+	"slices"
+
+	"kmirror/topology"
+)
+
+// OriginRule decides, for a flow in a circle, about a producer id of its source
+// that is written down as a flow's: whether what bears it is left out.
+type OriginRule struct {
+	Drops  []string               // flows into the source, by name: what they brought is left out
+	From   []string               // the clusters that they read from, by name
+	Target string                 // of this flow, by name
+	Refill bool                   // what they brought from another cluster in the target's place is wanted
+	Listed func(flow string) bool // mirror.yaml has a flow of that name
+}
+
+// NewOriginRule makes the rule of a flow. find looks a flow of mirror.yaml up by
+// its name, nil if there is none; it may be called as long as the rule lives.
+func NewOriginRule(flow *topology.Flow, find func(name string) *topology.Flow) OriginRule {
+	r := OriginRule{
+		Drops: flow.Drops, Target: flow.To, Refill: flow.Refill,
+		Listed: func(name string) bool { return find(name) != nil },
+	}
+	for _, name := range flow.Drops {
+		if other := find(name); other != nil {
+			r.From = append(r.From, other.From)
+		}
+	}
+	return r
+}
+
+// Foreign says whether what a flow brought is left out; ids are those of the
+// clusters, by name, as far as they are known. Another deployment's flow is known
+// by the cluster that it reads from, whatever its name; while one of the clusters
+// has not been seen yet, that may stay in doubt: the error.
+func (r OriginRule) Foreign(p Provenance, ids map[string]string) (bool, error) {
+	if slices.Contains(r.Drops, p.Flow) {
+		now := ids[r.Target]
+		return !r.Refill || p.Source == "" || now == "" || p.Source == now, nil
+	}
+	if !p.KeepsNames || p.Source == "" || r.Listed(p.Flow) {
+		return false, nil
+	}
+	unseen := ""
+	for _, name := range r.From {
+		switch ids[name] {
+		case p.Source:
+			return true, nil
+		case "":
+			unseen = name
+		}
+	}
+	if unseen != "" {
+		return false, fmt.Errorf("producer id %d is the flow %s's, which mirror.yaml does not have, and whether that reads from cluster %s cannot be said before %s has been seen", p.ProducerID, p.Flow, unseen, unseen)
+	}
+	return false, nil
+}
