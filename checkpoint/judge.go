@@ -223,7 +223,7 @@ func (v view) merge() verdict {
 	if p, mine, _ := v.ours.source(v.source); mine && v.carry {
 		return v.lead(p, false)
 	}
-	if v.carry && v.backMapped && v.back.Slack == 0 && v.back.Offset == v.source {
+	if v.backMapped && v.back.Offset == v.source && (v.back.Exact && !v.back.open() || v.carry && v.back.Slack == 0) {
 		return verdict{state: InStep, same: true} // whoever put them there: an operator's failback
 	}
 	return verdict{state: Diverged}

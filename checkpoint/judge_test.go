@@ -54,6 +54,7 @@ func TestJudge(t *testing.T) {
 		{"back: among others' records", view{source: 10, target: 12, there: exact(15), mapped: true, back: exact(10), backMapped: true, carry: true, ours: stood(10, 10)}, InStep, leave},
 		{"back: beyond what was lost is not back", view{source: 23, target: 12, there: Translation{Offset: 20}, mapped: true, back: exact(22), backMapped: true, carry: true, ours: stood(23, 10)}, Diverged, leave},
 		{"back: the map has grown", view{source: 10, target: 12, there: exact(10), mapped: true, back: exact(12), backMapped: true, carry: true, ours: memory{standing: position{10, 12}, stands: true, short: true}}, Returning, backward},
+		{"the same place by the inverse, by an operator", view{source: 10, target: 12, there: exact(15), mapped: true, back: exact(10), backMapped: true, ours: stood(30, 30)}, InStep, leave},
 		{"back: by an operator", view{source: 20, target: 12, there: exact(11), mapped: true, back: exact(20), backMapped: true, carry: true, ours: stood(30, 30)}, InStep, leave},
 		{"back: only on the target", view{source: -1, target: 12, back: exact(12), backMapped: true, carry: true}, Returning, backward},
 		{"back: deleted at the source", view{source: -1, target: 10, back: exact(10), backMapped: true, carry: true, ours: stood(10, 10)}, DeletedAtSource, leave},

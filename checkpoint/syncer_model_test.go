@@ -301,7 +301,7 @@ func (m *model) moved(g *modelled, site int) {
 func (m *model) meet(g *modelled) {
 	there, _ := m.maps.Translate("", "", 0, g.left)
 	back, _ := m.maps.Invert("", "", 0, g.right)
-	if g.left >= 0 && g.right >= 0 && (there.Offset == g.right || m.failback && back.Offset == g.left) {
+	if g.left >= 0 && g.right >= 0 && (there.Offset == g.right || back.Offset == g.left && (m.failback || back.Exact)) {
 		g.agree()
 	}
 }
