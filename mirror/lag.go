@@ -80,6 +80,10 @@ type FlowLag struct {
 	From string    `json:"from"`
 	To   string    `json:"to"`
 	AsOf time.Time `json:"as_of"` // when the source was seen so
+	// SourceReachable says that the source answers. If it does not, the figures
+	// are those of AsOf, when it did last, and what was written there since is
+	// not in them.
+	SourceReachable bool `json:"source_reachable"`
 	// Complete says that all partitions of the flow are in it; without it, those
 	// that other instances mirror are missing.
 	Complete bool `json:"complete"`
@@ -111,9 +115,17 @@ type PartitionLag struct {
 	Lag
 }
 
-// LagOf is the lag of a flow as its status has it, at a time.
-func LagOf(f FlowStatus, life string, asOf time.Time) FlowLag {
-	out := FlowLag{Flow: f.Name, From: f.From, To: f.To, AsOf: asOf, Complete: life != "" && f.Known, Topics: []TopicLag{}}
+// LagOf is the lag of a flow as its status has it now. source is its source
+// cluster.
+func LagOf(f FlowStatus, life string, source ClusterStatus, now time.Time) FlowLag {
+	asOf := now
+	if !source.Reachable {
+		asOf = time.Time{}
+		if source.LastSeen != nil {
+			asOf = *source.LastSeen
+		}
+	}
+	out := FlowLag{Flow: f.Name, From: f.From, To: f.To, AsOf: asOf, SourceReachable: source.Reachable, Complete: life != "" && f.Known, Topics: []TopicLag{}}
 	for _, t := range f.Topics {
 		topic := TopicLag{Topic: t.Source, Target: t.Target, NewestMirrored: t.NewestMirrored}
 		for _, p := range t.Partitions {

@@ -29,7 +29,7 @@ func TestLagOfWhatIsPaused(t *testing.T) {
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
-		lag := mirror.LagOf(f, e.Status().Life, time.Now())
+		lag := mirror.LagOf(f, e.Status().Life, mirror.ClusterStatus{Reachable: true}, time.Now())
 		if lag.Records != records || lag.Bytes <= 0 || lag.BytesEstimated || lag.Seconds <= 0 || lag.Seconds > 60 || lag.Unknown != 0 || !lag.Complete {
 			t.Errorf("the flow is %+v behind, want %d records", lag.Lag, records)
 		}

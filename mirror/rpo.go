@@ -13,10 +13,6 @@ import (
 type RPO struct {
 	FlowLag
 
-	// SourceReachable says that the source answers. If it does not, the figures
-	// are those of AsOf, when it did last, and what was written there since is
-	// not in them.
-	SourceReachable bool `json:"source_reachable"`
 	// NewestMirrored is the greatest timestamp of all records in the copy: how old
 	// the copy is, whatever is known about the source.
 	NewestMirrored *time.Time `json:"newest_mirrored,omitempty"`
@@ -45,14 +41,7 @@ const MaxGroupsBeyond = 100
 // RPOOf is the RPO of a flow as its status has it. source is its source
 // cluster; groups are nil where this instance does not follow them.
 func RPOOf(f FlowStatus, life string, source ClusterStatus, groups []checkpoint.GroupStatus, now time.Time) RPO {
-	asOf := now
-	if !source.Reachable {
-		asOf = time.Time{}
-		if source.LastSeen != nil {
-			asOf = *source.LastSeen
-		}
-	}
-	out := RPO{FlowLag: LagOf(f, life, asOf), SourceReachable: source.Reachable}
+	out := RPO{FlowLag: LagOf(f, life, source, now)}
 	for _, t := range out.Topics {
 		if t.NewestMirrored != nil && (out.NewestMirrored == nil || t.NewestMirrored.After(*out.NewestMirrored)) {
 			out.NewestMirrored = t.NewestMirrored

@@ -136,7 +136,7 @@ func (a *app) showMoves(plans []checkpoint.GroupPlan, moved string, o groupsOpti
 	case o.dryRun:
 		return withCode(exitBusy, fmt.Errorf("%s would be refused", plural(refused, "move")))
 	default:
-		return withCode(exitBusy, fmt.Errorf("%s refused; the others are done", plural(refused, "move")))
+		return withCode(exitBusy, fmt.Errorf("%s refused; what else there was is done", plural(refused, "move")))
 	}
 }
 

@@ -69,7 +69,8 @@ func (o *lagOptions) addFlags(command *cobra.Command, all string) {
 }
 
 // exceeded says in which way a lag is more than what is allowed; "" if it is not.
-func (c allowed) exceeded(l mirror.Lag) string {
+// What was known last of a source that does not answer is as old as it is.
+func (c allowed) exceeded(l mirror.FlowLag, now time.Time) string {
 	switch unknown := l.Records < 0 || l.Unknown > 0; {
 	case c.seconds <= 0 && c.records < 0:
 		return ""
@@ -81,6 +82,12 @@ func (c allowed) exceeded(l mirror.Lag) string {
 		return "not known how far behind"
 	case c.seconds > 0 && l.Seconds < 0:
 		return "not known since when it is behind"
+	case l.SourceReachable:
+		return ""
+	case l.AsOf.IsZero():
+		return l.From + " does not answer, and nothing is known about it"
+	case c.seconds > 0 && now.Sub(l.AsOf) > c.seconds:
+		return fmt.Sprintf("%s has not answered for %s, %s allowed", l.From, seconds(now.Sub(l.AsOf).Seconds()), c.seconds)
 	default:
 		return ""
 	}
@@ -102,12 +109,13 @@ func flowsNamed(cfg *topology.Config, args []string) ([]*topology.Flow, error) {
 }
 
 func (a *app) lag(ctx context.Context, args []string, o lagOptions) error {
+	now := time.Now()
 	return eachFlow(a, args, flowView[mirror.FlowLag]{
 		ask: func(cfg *topology.Config, f *topology.Flow) (mirror.FlowLag, error) {
 			return a.flowLag(ctx, cfg, f, o)
 		},
-		show:  func(out *strings.Builder, l mirror.FlowLag) error { return showLag(out, l, o) },
-		check: func(l mirror.FlowLag) error { return a.checked(l.Flow, o.exceeded(l.Lag)) },
+		show:  func(out *strings.Builder, l mirror.FlowLag) error { return showLag(out, l, o, now) },
+		check: func(l mirror.FlowLag) error { return a.checked(l.Flow, o.exceeded(l, now)) },
 	})
 }
 
@@ -176,7 +184,7 @@ func (a *app) flowLag(ctx context.Context, cfg *topology.Config, flow *topology.
 		asking, cancel := context.WithTimeout(ctx, a.timeout)
 		lag, err := console.NewClient(consoleAddress(ctx, cfg)).Lag(asking, q)
 		cancel()
-		if err == nil && lag.Complete {
+		if err == nil && lag.Complete && (lag.SourceReachable || !lag.AsOf.IsZero()) {
 			return lag, nil
 		}
 		if missing := (*console.AnswerError)(nil); errors.As(err, &missing) && missing.NotFound() && q.Topic != "" && !flow.Selects(q.Topic) {
@@ -218,10 +226,18 @@ func lagWords(l mirror.Lag) string {
 	return words
 }
 
-func showLag(out *strings.Builder, l mirror.FlowLag, o lagOptions) error {
+// unansweredSince says since when a source does not answer.
+func unansweredSince(l mirror.FlowLag, now time.Time) string {
+	return fmt.Sprintf("%s does not answer since %s, %s ago", clean(l.From), l.AsOf.UTC().Format("15:04:05Z"), seconds(now.Sub(l.AsOf).Seconds()))
+}
+
+func showLag(out *strings.Builder, l mirror.FlowLag, o lagOptions, now time.Time) error {
 	words := lagWords(l.Lag)
 	if l.Records > 0 {
 		words = "behind by " + words
+	}
+	if !l.SourceReachable {
+		words = unansweredSince(l, now) + "; then it was " + words
 	}
 	fmt.Fprintf(out, "%s  %s\n", clean(l.Flow), words)
 	return showLagTopics(out, l, o.all || o.Topic != "", o.Partitions)

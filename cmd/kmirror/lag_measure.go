@@ -57,7 +57,7 @@ func (m *measure) topics() []*kafka.Topic {
 // lag measures.
 func (m *measure) lag(ctx context.Context, q console.LagQuery) (mirror.FlowLag, error) {
 	now := time.Now().UTC()
-	out := mirror.FlowLag{Flow: m.flow.Name, From: m.flow.From, To: m.flow.To, AsOf: now, Complete: true, Topics: []mirror.TopicLag{}}
+	out := mirror.FlowLag{Flow: m.flow.Name, From: m.flow.From, To: m.flow.To, AsOf: now, SourceReachable: true, Complete: true, Topics: []mirror.TopicLag{}}
 	reach := mirror.Reach{}
 	for _, topic := range m.topics() {
 		if q.Topic != "" && topic.Name != q.Topic {

@@ -105,6 +105,9 @@ func TestRPOWithoutTheSource(t *testing.T) {
 	path = flowDaemon(t, engine)
 	kmirror(t, "", "rpo", "--fail-above", "1m", "-c", path).want(t, exitCheck, "east has not answered for 1 min 30 s, 1m0s allowed")
 	kmirror(t, "", "rpo", "--fail-above", "5m", "-c", path).want(t, exitOK)
+	kmirror(t, "", "lag", "-c", path).want(t, exitOK, "east does not answer since", "then it was behind by 10 records")
+	kmirror(t, "", "lag", "--fail-above", "1m", "-c", path).want(t, exitCheck, "east has not answered for 1 min 30 s, 1m0s allowed")
+	kmirror(t, "", "lag", "--fail-above", "5m", "-c", path).want(t, exitOK)
 }
 
 // Without a daemon the clusters are asked; without the source the target alone.

@@ -47,22 +47,8 @@ func (a *app) rpo(ctx context.Context, args []string, o lagOptions) error {
 	return eachFlow(a, args, flowView[mirror.RPO]{
 		ask:   func(cfg *topology.Config, f *topology.Flow) (mirror.RPO, error) { return a.flowRPO(ctx, cfg, f, o) },
 		show:  func(out *strings.Builder, r mirror.RPO) error { return showRPO(out, r, o, now) },
-		check: func(r mirror.RPO) error { return a.checked(r.Flow, exceededRPO(o.allowed, r, now)) },
+		check: func(r mirror.RPO) error { return a.checked(r.Flow, o.exceeded(r.FlowLag, now)) },
 	})
-}
-
-// exceededRPO is exceeded, for what may be old knowledge.
-func exceededRPO(c allowed, r mirror.RPO, now time.Time) string {
-	if why := c.exceeded(r.Lag); why != "" || r.SourceReachable || c.seconds <= 0 && c.records < 0 {
-		return why
-	}
-	switch age := now.Sub(r.AsOf); {
-	case r.AsOf.IsZero():
-		return r.From + " does not answer, and nothing is known about it"
-	case c.seconds > 0 && age > c.seconds:
-		return fmt.Sprintf("%s has not answered for %s, %s allowed", r.From, seconds(age.Seconds()), c.seconds)
-	}
-	return ""
 }
 
 // flowRPO asks the daemon, or the clusters.
@@ -89,7 +75,7 @@ func (a *app) flowRPO(ctx context.Context, cfg *topology.Config, flow *topology.
 	if err != nil {
 		return mirror.RPO{}, err
 	}
-	out := mirror.RPO{FlowLag: lag, SourceReachable: true}
+	out := mirror.RPO{FlowLag: lag}
 	beyond := []checkpoint.GroupStatus{}
 	err = m.lookAtGroups(ctx, groupFilter{}, func(lot []checkpoint.GroupStatus) error {
 		for _, g := range lot {
@@ -115,14 +101,13 @@ func showRPO(out *strings.Builder, r mirror.RPO, o lagOptions, now time.Time) er
 	case r.AsOf.IsZero():
 		fmt.Fprintf(out, "%s  %s does not answer, and no daemon here knows how far it had gone\n", clean(r.Flow), clean(r.From))
 	default:
-		fmt.Fprintf(out, "%s  %s does not answer since %s, %s ago; a failover to %s then would have lost %s\n", clean(r.Flow), clean(r.From),
-			r.AsOf.UTC().Format("15:04:05Z"), seconds(now.Sub(r.AsOf).Seconds()), clean(r.To), lostWords(r.Lag))
+		fmt.Fprintf(out, "%s  %s; a failover to %s then would have lost %s\n", clean(r.Flow), unansweredSince(r.FlowLag, now), clean(r.To), lostWords(r.Lag))
 	}
 	if !r.SourceReachable {
 		for _, one := range []struct {
 			what string
 			at   *time.Time
-		}{{"the newest record in " + r.To, r.NewestMirrored}, {"the newest heartbeat of the flow", r.Heartbeat}} {
+		}{{"the newest record in " + r.To, r.NewestMirrored}, {"the last sign of life of kmirror, its heartbeat,", r.Heartbeat}} {
 			if one.at != nil {
 				fmt.Fprintf(out, "  %s is of %s, %s ago\n", clean(one.what), oldest(one.at), seconds(now.Sub(*one.at).Seconds()))
 			}
