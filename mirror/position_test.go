@@ -67,6 +67,22 @@ func TestATailThatWasLostAndGrewAgain(t *testing.T) {
 	}
 }
 
+// TestAnEndFarAhead: an acknowledgement named an offset a thousand too great, so the
+// map has a gap where the batch stands. Nothing of it was lost.
+func TestAnEndFarAhead(t *testing.T) {
+	log := &modelLog{}
+	for i := range int32(3) {
+		log.store(ourBatch(t, 0, 5*i, 5))
+	}
+	_, known := standOn(t, log, ledgerOf(anchorAt(0, 0, 0)), checkpoint.Run{Count: 5}, checkpoint.Run{Source: 5, Target: 1005, Count: 5})
+	if next, ok := nextSource(known); next != 15 || !ok {
+		t.Errorf("the position is %d (%v), want 15", next, ok)
+	}
+	if at := known.Forward(7); at.Offset != 7 || !at.Exact {
+		t.Errorf("source offset 7 stands at %+v, want 7", at)
+	}
+}
+
 // TestAGapInTheMidst: sequences 5 to 9 were acknowledged and are gone, and the new
 // leader took 10 to 14 of a writer that had not noticed.
 func TestAGapInTheMidst(t *testing.T) {
