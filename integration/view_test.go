@@ -149,8 +149,9 @@ func TestView(t *testing.T) {
 		return nil
 	})
 	v.shows([]string{"rpo", "east->west"}, 0, "east does not answer since", "would have lost 600 records")
+	v.shows([]string{"lag", "east->west"}, 0, "east does not answer since", "then it was behind by 600 records")
 	d.stop(30 * time.Second)
-	v.shows([]string{"rpo", "east->west", "--timeout", "3s"}, 0, "no daemon here knows", "the newest record in west is of", "the newest heartbeat of the flow is of")
+	v.shows([]string{"rpo", "east->west", "--timeout", "3s"}, 0, "no daemon here knows", "the newest record in west is of", "its heartbeat, is of")
 	v.shows([]string{"translate", "east", "west", "--topic", "orders", "--offset", "411"}, 0, "exact")
 	v.shows([]string{"lag", "--timeout", "3s"}, 3, "cluster east does not answer")
 	v.keep()
