@@ -56,7 +56,7 @@ type (
 // truncated log. One that is not known now is left out: then nothing is checked.
 func (g *groups) commit(ctx context.Context, due dueGroups) map[string]outcome {
 	epochs := g.epochs(ctx, due)
-	return g.each1(ctx, due, func(broker int32, name string) outcome {
+	return g.atCoordinators(ctx, due, func(broker int32, name string) outcome {
 		mine := make(dueOffsets, len(due[name]))
 		for at, c := range due[name] {
 			if c.Epoch >= 0 {
@@ -71,8 +71,8 @@ func (g *groups) commit(ctx context.Context, due dueGroups) map[string]outcome {
 	})
 }
 
-// each1 has something done about every group that is due, at its coordinator.
-func (g *groups) each1(ctx context.Context, due dueGroups, do func(broker int32, name string) outcome) map[string]outcome {
+// atCoordinators has something done about every group that is due, at its coordinator.
+func (g *groups) atCoordinators(ctx context.Context, due dueGroups, do func(broker int32, name string) outcome) map[string]outcome {
 	all := make(map[string]outcome, len(due))
 	by, faults := g.locate(ctx, slices.Collect(maps.Keys(due)))
 	for name, err := range faults {
@@ -224,7 +224,7 @@ func commitRequest(group string, due dueOffsets) *kmsg.OffsetCommitRequest {
 // has no members. A group that is left without offsets goes when the broker
 // cleans up next.
 func (g *groups) remove(ctx context.Context, due dueGroups) map[string]outcome {
-	return g.each1(ctx, due, func(broker int32, name string) outcome { return g.removeAt(ctx, broker, name, due[name]) })
+	return g.atCoordinators(ctx, due, func(broker int32, name string) outcome { return g.removeAt(ctx, broker, name, due[name]) })
 }
 
 func (g *groups) removeAt(ctx context.Context, broker int32, group string, due dueOffsets) outcome {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"kmirror/internal/kafka"
 	"kmirror/internal/wire"
 	"kmirror/topology"
 )
@@ -31,9 +32,9 @@ type OffsetSyncer struct {
 	topic   *internalTopic
 	log     *slog.Logger
 
-	selected map[string]bool             // by source topic; owned by Run
-	read     bool                        // owned by Run: what stands in the topic is known
-	written  map[syncedPartition]*synced // owned by Run
+	selected map[string]bool                  // by source topic; owned by Run
+	read     bool                             // owned by Run: what stands in the topic is known
+	written  map[kafka.TopicPartition]*synced // owned by Run
 }
 
 // MapSource is where an OffsetSyncer learns what is mirrored. *Index is one.
@@ -61,11 +62,6 @@ type SyncsCluster interface {
 	TopicMaker
 }
 
-type syncedPartition struct {
-	topic     string
-	partition int32
-}
-
 // synced is what stands in the topic about a partition.
 type synced struct {
 	last   syncPoint
@@ -82,7 +78,7 @@ func NewOffsetSyncer(flow *topology.Flow, maps MapSource, cluster SyncsCluster, 
 	return &OffsetSyncer{
 		flow: flow, maps: maps, cluster: cluster, log: log,
 		topic:    newInternalTopic(flow.OffsetSyncsTopic(), cluster, smallSegments(), log),
-		selected: map[string]bool{}, written: map[syncedPartition]*synced{},
+		selected: map[string]bool{}, written: map[kafka.TopicPartition]*synced{},
 	}
 }
 
@@ -148,7 +144,7 @@ func (s *OffsetSyncer) prepare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		at := syncedPartition{o.Topic, o.Partition}
+		at := kafka.TopicPartition{Topic: o.Topic, Partition: o.Partition}
 		if s.written[at] == nil && (len(s.written) >= syncsKept || o.Partition < 0 || !s.flow.Selects(o.Topic)) {
 			return nil // not ours
 		}
@@ -174,7 +170,7 @@ func (s *OffsetSyncer) collect(now time.Time) []wire.Record {
 	}
 	var all []due
 	for _, m := range s.maps.Mapped(s.flow.Name) {
-		at := syncedPartition{m.Topic, m.Partition}
+		at := kafka.TopicPartition{Topic: m.Topic, Partition: m.Partition}
 		stands := s.written[at]
 		if stands == nil {
 			if !s.selects(m.Topic) {

@@ -48,12 +48,7 @@ type measurement struct {
 	known  func(topic string, partition int32, from int64) (sample, bool) // from before; nil: none
 
 	mu      sync.Mutex // guards the field below
-	sampled map[partitionAt]sample
-}
-
-type partitionAt struct {
-	topic     string
-	partition int32
+	sampled map[kafka.TopicPartition]sample
 }
 
 func (m *measurement) measure(ctx context.Context, flow *topology.Flow, reach Reach) (map[string]map[int32]PartitionLag, error) {
@@ -112,15 +107,15 @@ func (m *measurement) measure(ctx context.Context, flow *topology.Flow, reach Re
 			}
 			out[topic][id] = PartitionLag{Partition: id, SourceEnd: end, Mirrored: through}
 			if end > from {
-				behind = append(behind, gap{partitionAt{topic, id}, from, end})
+				behind = append(behind, gap{kafka.TopicPartition{Topic: topic, Partition: id}, from, end})
 			}
 		}
 	}
 	m.sampleAll(ctx, behind)
 	for _, g := range behind {
-		p := out[g.at.topic][g.at.partition]
+		p := out[g.at.Topic][g.at.Partition]
 		p.SourceEnd, p.Lag = g.measured(m.sampled[g.at], m.now)
-		out[g.at.topic][g.at.partition] = p
+		out[g.at.Topic][g.at.Partition] = p
 	}
 	return out, errors.Join(faults...)
 }
@@ -146,7 +141,7 @@ func startAt(s topology.Start) (at startTime, ok bool) {
 
 // gap is what is missing of a partition: from the first offset to the end.
 type gap struct {
-	at        partitionAt
+	at        kafka.TopicPartition
 	from, end int64
 }
 
@@ -194,13 +189,13 @@ func (g gap) measured(s sample, now time.Time) (end int64, l Lag) {
 // sampleAll reads the first missing records of partitions, the widest gaps first.
 func (m *measurement) sampleAll(ctx context.Context, gaps []gap) {
 	slices.SortFunc(gaps, func(a, b gap) int { return cmp.Compare(b.end-b.from, a.end-a.from) })
-	m.sampled = make(map[partitionAt]sample, len(gaps))
+	m.sampled = make(map[kafka.TopicPartition]sample, len(gaps))
 	var g errgroup.Group
 	g.SetLimit(8)
 	asked := 0
 	for _, gap := range gaps {
 		if m.known != nil {
-			if s, ok := m.known(gap.at.topic, gap.at.partition, gap.from); ok {
+			if s, ok := m.known(gap.at.Topic, gap.at.Partition, gap.from); ok {
 				m.mu.Lock()
 				m.sampled[gap.at] = s
 				m.mu.Unlock()
@@ -227,16 +222,16 @@ func (m *measurement) sampleAll(ctx context.Context, gaps []gap) {
 
 func readSample(ctx context.Context, source LagSource, g gap) (sample, error) {
 	s := sample{from: g.from, next: g.from}
-	got, err := source.Fetch(ctx, g.at.topic, g.at.partition, g.from, sampleBytes, true, 0)
+	got, err := source.Fetch(ctx, g.at.Topic, g.at.Partition, g.from, sampleBytes, true, 0)
 	if err == nil && errors.Is(got.Err, kerr.OffsetOutOfRange) { // retention was faster
 		var starts map[string]map[int32]int64
-		if starts, err = source.ListOffsets(ctx, map[string][]int32{g.at.topic: {g.at.partition}}, atEarliest); err == nil {
-			s.first = starts[g.at.topic][g.at.partition]
+		if starts, err = source.ListOffsets(ctx, map[string][]int32{g.at.Topic: {g.at.Partition}}, atEarliest); err == nil {
+			s.first = starts[g.at.Topic][g.at.Partition]
 			if s.first <= g.from {
-				return s, fmt.Errorf("read %s/%d at %d: %w", g.at.topic, g.at.partition, g.from, got.Err)
+				return s, fmt.Errorf("read %s/%d at %d: %w", g.at.Topic, g.at.Partition, g.from, got.Err)
 			}
 			s.next = s.first
-			got, err = source.Fetch(ctx, g.at.topic, g.at.partition, s.first, sampleBytes, true, 0)
+			got, err = source.Fetch(ctx, g.at.Topic, g.at.Partition, s.first, sampleBytes, true, 0)
 		}
 	}
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"kmirror/checkpoint"
+	"kmirror/internal/kafka"
 )
 
 const (
@@ -84,7 +85,7 @@ func (s *survey) round(ctx context.Context) error {
 	}
 	m := measurement{source: f.source, now: time.Now(), most: surveySamples}
 	m.known = func(topic string, partition int32, from int64) (sample, bool) {
-		if laned[partitionAt{topic, partition}] {
+		if laned[kafka.TopicPartition{Topic: topic, Partition: partition}] {
 			return sample{}, true
 		}
 		return s.sampled(topic, partition, from)
@@ -100,7 +101,7 @@ func (s *survey) round(ctx context.Context) error {
 	for topic, partitions := range found {
 		for n, p := range partitions {
 			id := partitionID{f.cfg().Name, topic, n}
-			s.found[id] = sight{from: p.Mirrored, end: p.SourceEnd, lag: p.Lag, sample: m.sampled[partitionAt{topic, n}]}
+			s.found[id] = sight{from: p.Mirrored, end: p.SourceEnd, lag: p.Lag, sample: m.sampled[kafka.TopicPartition{Topic: topic, Partition: n}]}
 		}
 	}
 	return err
@@ -117,10 +118,10 @@ func (s *survey) sampled(topic string, partition int32, from int64) (sample, boo
 
 // reach is up to where the partitions are in the target that want a look, and
 // which of them have a lane.
-func (s *survey) reach(ctx context.Context, w *world) (reach Reach, laned map[partitionAt]bool, err error) {
+func (s *survey) reach(ctx context.Context, w *world) (reach Reach, laned map[kafka.TopicPartition]bool, err error) {
 	f := s.flow
 	tenures := f.held()
-	reach, laned = Reach{}, map[partitionAt]bool{}
+	reach, laned = Reach{}, map[kafka.TopicPartition]bool{}
 	note := func(id partitionID, through int64) {
 		if reach[id.Topic] == nil {
 			reach[id.Topic] = map[int32]int64{}
@@ -139,7 +140,7 @@ func (s *survey) reach(ctx context.Context, w *world) (reach Reach, laned map[pa
 			if l != nil {
 				if position, blind := l.blind(); blind {
 					note(id, position)
-					laned[partitionAt{id.Topic, id.Partition}] = true
+					laned[kafka.TopicPartition{Topic: id.Topic, Partition: id.Partition}] = true
 				}
 				continue
 			}

@@ -327,10 +327,7 @@ func groupsAnswer(q GroupsQuery, f mirror.FlowStatus, list []checkpoint.GroupSta
 
 func groups(w http.ResponseWriter, r *http.Request, engine Engine) {
 	q, err := parseGroupsQuery(r.URL.Query())
-	if err == nil && q.Flow == "" {
-		err = fmt.Errorf("the parameter flow is missing, as in %s?flow=east->west", r.URL.Path)
-	}
-	if err != nil {
+	if err := mustName(r, q.Flow, err); err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}

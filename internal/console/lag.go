@@ -83,6 +83,15 @@ func flowOf(s mirror.Status, name string) (flow mirror.FlowStatus, source mirror
 	return flow, source, true
 }
 
+// mustName says what is wrong with a request about a flow: err of its parameters,
+// or that it names none.
+func mustName(r *http.Request, flow string, err error) error {
+	if err == nil && flow == "" {
+		return fmt.Errorf("the parameter flow is missing, as in %s?flow=east->west", r.URL.Path)
+	}
+	return err
+}
+
 // losses is the RPO of a flow; it is false when there is no such flow.
 func losses(s mirror.Status, name string, groups []checkpoint.GroupStatus, now time.Time) (mirror.RPO, bool) {
 	flow, source, ok := flowOf(s, name)
@@ -102,10 +111,7 @@ func rpo(w http.ResponseWriter, r *http.Request, engine Engine) {
 
 func answerLag(w http.ResponseWriter, r *http.Request, engine Engine, as func(mirror.RPO) any) {
 	q, err := parseLagQuery(r.URL.Query())
-	if err == nil && q.Flow == "" {
-		err = fmt.Errorf("the parameter flow is missing, as in %s?flow=east->west", r.URL.Path)
-	}
-	if err != nil {
+	if err := mustName(r, q.Flow, err); err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
