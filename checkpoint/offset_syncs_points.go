@@ -72,23 +72,28 @@ func syncPoints(r *Runs, last syncPoint, written, anew bool) []syncPoint {
 }
 
 // recordAt returns the record at the place that an offset was translated to,
-// or, where the map does not know each record, the last one before it that it
-// knows.
+// or, where the map knows of none there, the last one before it that it knows.
 func recordAt(r *Runs, t Translation) (p syncPoint, ok bool) {
-	down := t.Offset
-	if !t.Exact && !t.Before {
-		down--
+	if t.Exact || t.Before {
+		if p, ok = record(r, t.Offset); ok {
+			return p, true
+		}
 	}
-	back := r.Backward(down)
-	if _, end, _ := r.End(); down < 0 || down >= end || !back.Exact {
-		return p, false
-	}
-	there := r.Forward(back.Offset)
-	return syncPoint{up: back.Offset, down: down}, there.Exact && there.Offset == down
+	return record(r, t.Offset-1)
 }
 
-// holds reports whether a point that somebody else wrote skips nothing by the
-// map as it is now.
+// record returns the record of the source that stands at a target offset. An
+// exact place is not enough: where a loose run ends there may be none, and who
+// translates by it would go on behind it.
+func record(r *Runs, down int64) (p syncPoint, ok bool) {
+	if down < 0 {
+		return p, false
+	}
+	p = syncPoint{up: r.Backward(down).Offset, down: down}
+	return p, r.Forward(p.up).Offset == down && p.holds(r)
+}
+
+// holds reports whether a point skips nothing by the map as it is now.
 func (p syncPoint) holds(r *Runs) bool {
 	end, endTarget, ok := r.End()
 	if !ok || p.up >= end || p.down >= endTarget {

@@ -348,3 +348,34 @@ func TestOffsetSyncsOfManyPartitions(t *testing.T) {
 		}
 	}
 }
+
+// Where a loose run ends the map knows the place but no record that stands
+// there; a sync that named it would lead past the next one.
+func TestOffsetSyncsNameRecords(t *testing.T) {
+	logs, runs := newMemoryLogs(), &checkpoint.Runs{}
+	writer := checkpoint.NewOffsetSyncer(flowWithSyncs(t), &oneMap{key: key(), runs: runs}, logs, quiet())
+	for _, run := range []checkpoint.Run{
+		{Source: 0, Target: 0, Count: 3003, Loose: true},
+		{Source: 3033, Target: 3004, Count: 171}, // 200 before its last record is where the first one ends
+	} {
+		if err := runs.Add(run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writer.Round(t.Context(), time.Unix(1e9, 0)); err != nil {
+		t.Fatal(err)
+	}
+	log := logs.records(syncsTopic, 0)
+	if len(log) == 0 {
+		t.Fatal("nothing was written")
+	}
+	for _, rec := range log {
+		o, err := checkpoint.DecodeOffsetSync(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Upstream >= 3003 && o.Upstream < 3033 {
+			t.Errorf("%+v names no record", o)
+		}
+	}
+}
