@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -174,3 +176,6 @@ func (p *Provenances) Of(producerID int64) (Provenance, bool) {
 	known, ok := p.known[producerID]
 	return known, ok
 }
+
+// All is what is known of every producer id, in no order.
+func (p *Provenances) All() iter.Seq[Provenance] { return maps.Values(p.known) }

@@ -35,7 +35,9 @@ func NewOriginRule(flow *topology.Flow, find func(name string) *topology.Flow) O
 // Foreign says whether what a flow brought is left out; ids are those of the
 // clusters, by name, as far as they are known. Another deployment's flow is known
 // by the cluster that it reads from, whatever its name; while one of the clusters
-// has not been seen yet, that may stay in doubt: the error.
+// has not been seen yet, that may stay in doubt: then the error is a *DoubtError.
+// Whoever mirrors and whoever judges what was mirrored ask the same rule, else a
+// record that is lost could count as left out.
 func (r OriginRule) Foreign(p Provenance, ids map[string]string) (bool, error) {
 	if slices.Contains(r.Drops, p.Flow) {
 		now := ids[r.Target]
@@ -54,7 +56,17 @@ func (r OriginRule) Foreign(p Provenance, ids map[string]string) (bool, error) {
 		}
 	}
 	if unseen != "" {
-		return false, fmt.Errorf("producer id %d is the flow %s's, which mirror.yaml does not have, and whether that reads from cluster %s cannot be said before %s has been seen", p.ProducerID, p.Flow, unseen, unseen)
+		return false, &DoubtError{Of: p, Unseen: unseen}
 	}
 	return false, nil
+}
+
+// DoubtError says that it is not known whether what a flow brought is left out.
+type DoubtError struct {
+	Of     Provenance
+	Unseen string // the cluster whose id would tell, by name
+}
+
+func (e *DoubtError) Error() string {
+	return fmt.Sprintf("producer id %d is the flow %s's, which mirror.yaml does not have, and whether that reads from cluster %s cannot be said before %s has been seen", e.Of.ProducerID, e.Of.Flow, e.Unseen, e.Unseen)
 }

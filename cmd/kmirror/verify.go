@@ -162,7 +162,15 @@ func (a *app) verify(ctx context.Context, name string, o verifyOptions, choice v
 		return needsBoth(err)
 	}
 	defer target.close()
-	v, err := verify.Prepare(ctx, source.Cluster, target.Cluster, cfg, flow, choice, kept)
+	others := func(ctx context.Context, name string) (string, error) {
+		cluster, metadata, err := a.connect(ctx, cfg.Cluster(name))
+		if err != nil {
+			return "", err
+		}
+		defer cluster.close()
+		return metadata.ClusterID, nil
+	}
+	v, err := verify.Prepare(ctx, verify.Clusters{Source: source.Cluster, Target: target.Cluster, Others: others}, cfg, flow, choice, kept)
 	if err != nil {
 		return a.notPrepared(flow, err)
 	}

@@ -188,10 +188,14 @@ func (c *comparison) alone(ctx context.Context, s int64) error {
 			return nil
 		}
 	}
-	c.differ(Difference{
+	d := Difference{
 		Kind: Missing, SourceOffset: s, TargetOffset: -1,
 		Detail: fmt.Sprintf("the record is not in the target: the map passes it over (it would stand before target offset %d)", c.p.place(s)),
-	}, 1)
+	}
+	if doubt := c.src.pieces[0].doubt; doubt != nil {
+		d.Detail += fmt.Sprintf("; it may be one that the flow leaves out: %v", doubt)
+	}
+	c.differ(d, 1)
 	c.sums.differing(source, nil, false)
 	c.src.advance(s)
 	return nil

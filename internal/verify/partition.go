@@ -24,8 +24,9 @@ type Partition struct {
 	// Carries is the source offset that the ledger gives a sequence of ours; nil: not known.
 	Carries func(producerID int64, epoch int16, sequence int32) (int64, bool)
 	// Loops says whether the flow leaves out what a producer of the source's log
-	// wrote, because it came from the other side; nil: it leaves out nothing.
-	Loops func(producerID int64, epoch int16) bool
+	// wrote, because another flow of its circle brought it there; nil: it leaves out
+	// nothing. In doubt, what is not in the map counts as missing, and doubt is said.
+	Loops func(producerID int64) (foreign bool, doubt error)
 	// Letters says whether a source record was set aside in a dead-letter topic; nil: none.
 	Letters func(ctx context.Context, offset int64) (bool, error)
 
@@ -58,7 +59,7 @@ type Tally struct {
 	Batches     int64 `json:"batches"`     // source batches compared without opening them
 	Differences int64 `json:"differences"` // see Kind
 	Gone        int64 `json:"gone"`        // no longer comparable: retention or compaction took one of the two
-	LeftOut     int64 `json:"left_out"`    // by a filter of the flow, or because they came from the other side
+	LeftOut     int64 `json:"left_out"`    // by a filter of the flow, or because another flow of its circle brought them
 	SetAside    int64 `json:"set_aside"`   // in a dead-letter topic
 	Strangers   int64 `json:"by_others"`   // target records that others wrote
 	Corrupt     int64 `json:"corrupt"`     // batches whose checksum is wrong

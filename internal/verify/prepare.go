@@ -50,23 +50,32 @@ type NotFoundError struct{ Text string }
 
 func (e *NotFoundError) Error() string { return e.Text }
 
+// Clusters are those that are asked.
+type Clusters struct {
+	Source, Target Cluster
+	// Others asks another cluster of the configuration for its id. It is called
+	// only where a circle of more than two clusters makes it necessary; nil, or an
+	// error: not known.
+	Others func(ctx context.Context, name string) (id string, err error)
+}
+
 // Prepare fixes what is to be compared: which partitions, from where to where.
 // With a standing it goes on with that: the ranges are those that were kept, and
-// the topics have to be the same ones still. source and target are asked for
-// metadata and offsets, the target for its offset map.
+// the topics have to be the same ones still. Source and target are asked for
+// metadata and offsets, and for their offset maps.
 //
 // Errors: *NotFoundError for topics and partitions that are not there, or not
 // mirrored; *OutdatedError for a standing that no longer fits.
-func Prepare(ctx context.Context, source, target Cluster, config *topology.Config, flow *topology.Flow, choice Selection, kept *Standing) (*Verification, error) {
+func Prepare(ctx context.Context, of Clusters, config *topology.Config, flow *topology.Flow, choice Selection, kept *Standing) (*Verification, error) {
 	v := &Verification{Flow: flow, Begun: time.Now(), Selection: choice}
 	if kept != nil {
 		v.Begun, v.Selection = kept.Begun, kept.Selection
 	}
-	there, err := source.Metadata(ctx)
+	there, err := of.Source.Metadata(ctx)
 	if err != nil {
 		return nil, err
 	}
-	here, err := target.Metadata(ctx)
+	here, err := of.Target.Metadata(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +86,7 @@ func Prepare(ctx context.Context, source, target Cluster, config *topology.Confi
 	if err != nil {
 		return nil, err
 	}
-	p := &preparation{v: v, config: config, source: source, target: target, there: there, here: here, kept: kept}
+	p := &preparation{v: v, config: config, source: of.Source, target: of.Target, others: of.Others, there: there, here: here, kept: kept}
 	if err := p.describe(ctx, topics); err != nil {
 		return nil, err
 	}
@@ -133,6 +142,7 @@ type preparation struct {
 	v              *Verification
 	config         *topology.Config
 	source, target Cluster
+	others         func(ctx context.Context, cluster string) (id string, err error)
 	there, here    *kafka.Metadata
 	kept           *Standing
 	compacts       [2]map[string]bool // by topic; in the source, in the target
@@ -203,8 +213,11 @@ func (p *preparation) load(ctx context.Context, topics []string) error {
 			part := Partition{
 				Topic: name, TargetTopic: target.Name, Number: int32(id), Through: found.Runs.Through(),
 				Owns:    func(id int64, epoch int16) bool { return mine(id) || found.Ledger.Owns(id, epoch) },
-				Carries: found.Ledger.Source, Loops: loops, Filter: filter,
+				Carries: found.Ledger.Source, Filter: filter,
 				SourceCompacts: p.compacts[0][name], TargetCompacts: p.compacts[1][target.Name],
+			}
+			if flow.BreaksLoop(name) {
+				part.Loops = loops
 			}
 			if letters != nil {
 				part.Letters = func(ctx context.Context, offset int64) (bool, error) { return letters.has(ctx, int32(id), offset) }
@@ -224,11 +237,10 @@ func (p *preparation) load(ctx context.Context, topics []string) error {
 }
 
 // writers finds out whose producer ids are whose: those of this flow in the
-// target, and in the source those of what the flow leaves out, because another
-// one of its circle brought it there. It is called after the map was read, so
-// that whoever wrote what is compared is known. The answers only read, so they
-// may be asked concurrently.
-func (p *preparation) writers(ctx context.Context) (mine func(id int64) bool, loops func(id int64, epoch int16) bool, err error) {
+// target, and in the source those of what the flow leaves out. It is called after
+// the map was read, so that whoever wrote what is compared is known. The answers
+// only read, so they may be asked concurrently.
+func (p *preparation) writers(ctx context.Context) (mine func(id int64) bool, loops func(id int64) (bool, error), err error) {
 	flow := p.v.Flow
 	target := checkpoint.NewProvenances(p.target)
 	if err := target.Update(ctx); err != nil {
@@ -238,23 +250,68 @@ func (p *preparation) writers(ctx context.Context) (mine func(id int64) bool, lo
 		known, ok := target.Of(id)
 		return ok && known.Flow == flow.Name
 	}
-	if len(flow.Drops) == 0 || p.there.Topics[checkpoint.MapTopic] == nil {
-		return mine, nil, nil
+	if len(flow.Drops) > 0 && p.there.Topics[checkpoint.MapTopic] != nil {
+		loops, err = p.leftOut(ctx)
 	}
+	return mine, loops, err
+}
+
+// leftOut judges, as the mirror does, every producer id of the source that is
+// known to be a flow's. Of the clusters that are not compared only those are asked
+// who they are that make a difference.
+func (p *preparation) leftOut(ctx context.Context) (func(id int64) (bool, error), error) {
+	flow := p.v.Flow
 	source := checkpoint.NewProvenances(p.source)
 	if err := source.Update(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	rule := checkpoint.NewOriginRule(flow, p.config.Flow)
 	ids := map[string]string{flow.From: p.there.ClusterID, flow.To: p.here.ClusterID}
-	return mine, func(id int64, _ int16) bool {
-		known, ok := source.Of(id)
-		if !ok {
-			return false
-		}
+	type verdict struct {
+		foreign bool
+		doubt   error
+	}
+	verdicts := map[int64]verdict{}
+	var silent map[string]error // clusters that were asked in vain; nil: none was asked
+	for known := range source.All() {
 		foreign, err := rule.Foreign(known, ids)
-		return foreign || err != nil // whether it reads from a cluster that is not asked here: the mirror knows
-	}, nil
+		if err != nil && silent == nil {
+			silent = p.introduce(ctx, rule.From, ids)
+			foreign, err = rule.Foreign(known, ids)
+		}
+		if doubt := (*checkpoint.DoubtError)(nil); errors.As(err, &doubt) {
+			err = fmt.Errorf("%w: %w", err, silent[doubt.Unseen])
+		}
+		verdicts[known.ProducerID] = verdict{foreign, err}
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return func(id int64) (bool, error) { return verdicts[id].foreign, verdicts[id].doubt }, nil
+}
+
+// introduce asks clusters that are not compared for their ids, and returns why
+// some did not say theirs.
+func (p *preparation) introduce(ctx context.Context, clusters []string, ids map[string]string) (silent map[string]error) {
+	silent = map[string]error{}
+	for _, name := range clusters {
+		if ids[name] != "" || silent[name] != nil {
+			continue
+		}
+		id, err := "", errors.New("it was not asked")
+		if p.others != nil {
+			id, err = p.others(ctx, name)
+		}
+		if err == nil && id == "" {
+			err = errors.New("it has no id")
+		}
+		if err != nil {
+			silent[name] = err
+			continue
+		}
+		ids[name] = id
+	}
+	return silent
 }
 
 // plan fixes the ranges of parts, by where both logs begin and end now.

@@ -24,6 +24,7 @@ type piece struct {
 	last    int64         // offset, also where compaction took the record
 	hidden  bool          // a marker, or aborted: no consumer sees it
 	loops   bool          // see Partition.Loops
+	doubt   error         // the same
 	stamped bool          // the broker gave it its timestamps
 	size    int64
 	corrupt error // its checksum is wrong
@@ -46,7 +47,7 @@ type reader struct {
 	partition int32
 	committed bool // only what consumers of committed records see
 	compacts  bool // so that the end of the log may be a hole
-	loops     func(producerID int64, epoch int16) bool
+	loops     func(producerID int64) (foreign bool, doubt error)
 	next, end int64
 	bytes     int32
 	pace      *pace
@@ -180,7 +181,7 @@ func (r *reader) split(got kafka.FetchResult) ([]piece, error) {
 			delete(open, b.ProducerID())
 		}
 		if r.loops != nil && b.ProducerID() >= 0 {
-			p.loops = r.loops(b.ProducerID(), b.ProducerEpoch())
+			p.loops, p.doubt = r.loops(b.ProducerID())
 		}
 		if p.last < r.next {
 			continue

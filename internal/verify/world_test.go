@@ -114,7 +114,7 @@ func (w *world) partition() verify.Partition {
 	return verify.Partition{
 		Topic: "orders", TargetTopic: "east.orders", Number: 0, Runs: w.runs, Through: w.through, Filter: w.filter,
 		Owns:           func(id int64, _ int16) bool { return id == ours },
-		Loops:          func(id int64, _ int16) bool { return id == looping },
+		Loops:          func(id int64) (bool, error) { return id == looping, nil },
 		SourceCompacts: w.sourceCompacts, TargetCompacts: w.compacts,
 	}
 }
