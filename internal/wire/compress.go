@@ -170,6 +170,23 @@ func Decompress(dst []byte, codec Codec, src []byte, limit int) ([]byte, error) 
 	}
 }
 
+// inflate is Decompress into memory of its own, of the size that is needed: an lz4
+// frame may declare blocks of 4 MiB around a few KiB, and other codecs declare no
+// size. So what is small is unpacked into a pooled buffer and copied.
+func inflate(codec Codec, src []byte, limit int) ([]byte, error) {
+	scratch := takeScratch()
+	defer scratch.giveBack()
+	out, err := Decompress(scratch.buf[:0], codec, src, limit)
+	if err != nil {
+		return nil, err
+	}
+	if cap(out) > maxScratch {
+		return out, nil // the pool would not keep it
+	}
+	scratch.keep(out)
+	return append(make([]byte, 0, len(out)), out...), nil
+}
+
 // reserve makes room for n more bytes, or for all that the limit still allows
 // when that is less, without rounding up. What it returns has len(dst).
 func reserve(dst []byte, n, start, limit int) []byte {

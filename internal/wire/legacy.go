@@ -130,7 +130,7 @@ func (m legacyMessage) open(codec Codec, limit int) ([]Record, int, error) {
 	if codec > CodecLZ4 {
 		return nil, 0, corrupt("message at offset %d: %s in message format %d", m.record.Offset, codec, m.magic)
 	}
-	set, err := Decompress(nil, codec, m.record.Value, limit)
+	set, err := inflate(codec, m.record.Value, limit)
 	if err != nil {
 		return nil, 0, err
 	}

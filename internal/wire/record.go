@@ -69,7 +69,7 @@ func (b Batch) Records(limit int) ([]Record, error) {
 	payload := []byte(b[BatchHeaderSize:])
 	if b.Codec() != CodecNone {
 		var err error
-		if payload, err = Decompress(nil, b.Codec(), payload, limit); err != nil {
+		if payload, err = inflate(b.Codec(), payload, limit); err != nil {
 			return nil, err
 		}
 	}
