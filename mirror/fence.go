@@ -357,9 +357,8 @@ func (x *fence) bump(ctx context.Context) error {
 func (x *fence) Run(ctx context.Context) error {
 	renew := time.NewTicker(renewIdentity)
 	defer renew.Stop()
-	bury := time.NewTimer(0)
-	<-bury.C
-	defer bury.Stop()
+	bury := time.NewTimer(buryAfter)
+	bury.Stop() // until somebody has died
 	for {
 		select {
 		case <-renew.C:
