@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"kmirror/internal/kafka"
 	"kmirror/internal/wire"
 )
 
@@ -27,6 +28,12 @@ type Reader interface {
 	// watermark for -1.
 	ListOffset(ctx context.Context, topic string, partition int32, timestamp int64) (int64, error)
 	Read(ctx context.Context, topic string, partition int32, from int64, fn func(wire.Record) error) (next int64, err error)
+}
+
+// Fetcher fetches the raw batches of a partition from its leader. *kafka.Cluster is
+// one.
+type Fetcher interface {
+	Fetch(ctx context.Context, topic string, partition int32, offset int64, maxBytes int32, readCommitted bool, maxWait time.Duration) (kafka.FetchResult, error)
 }
 
 // Follower reads a partition for as long as ctx lives, and calls caughtUp when

@@ -81,6 +81,8 @@ func (s *Syncer) lookAt(ctx context.Context, lot []string, there, here map[strin
 	s.mu.Unlock()
 	s.takeSource(chosen, s.sourceGroups.fetch(ctx, names(chosen)), now)
 	s.takeTarget(chosen, s.targetGroups.fetch(ctx, names(chosen)), now)
+	for s.lookBeyond(ctx, chosen, now) {
+	}
 	s.judgeAll(chosen, now) // what follows from it is not done
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -32,6 +32,7 @@ type Index struct {
 	mu     sync.RWMutex // guards the fields below; is not held while one of a part is waited for
 	parts  map[Key]*part
 	topics map[topicName]incarnation
+	wrote  producersOf
 }
 
 // part is the map of one mirrored partition.
@@ -53,7 +54,7 @@ type incarnation struct {
 
 // NewIndex makes an empty index; Run fills it.
 func NewIndex(target Follower, log *slog.Logger) *Index {
-	x := &Index{target: target, log: log, ready: make(chan struct{}), parts: make(map[Key]*part), topics: make(map[topicName]incarnation)}
+	x := &Index{target: target, log: log, ready: make(chan struct{}), parts: make(map[Key]*part), topics: make(map[topicName]incarnation), wrote: producersOf{}}
 	x.loading.Store(MapPartitions)
 	for i := range x.caughtUp {
 		x.caughtUp[i] = sync.OnceFunc(func() {
@@ -110,6 +111,8 @@ func (x *Index) take(partition int32, d *decoder, rec wire.Record) {
 	switch what := what.(type) {
 	case *Block:
 		x.part(what.Key).take(*what)
+	case Anchor, Writer, Owner, Provenance:
+		x.writes(what)
 	case TopicPair:
 		name := topicName{what.Flow, what.SourceTopic}
 		x.mu.Lock()

@@ -16,7 +16,7 @@ const (
 	// Behind: a commit to the target is due.
 	Behind State = "behind"
 	// Returning: the target's group has moved on, and a commit to the source is
-	// due.
+	// due; or will be, when the map holds what the group has read.
 	Returning State = "returning"
 	// DeletedAtSource: the group, or its offset, was deleted there; what it has on
 	// the target stays.
@@ -129,6 +129,7 @@ type view struct {
 	mapped         bool
 	back           Translation // of target, to the source
 	backMapped     bool
+	ahead          bool // the target's group has read what is to be carried back, and the map does not hold it yet
 	busy, active   bool // the group has members on the source, on the target
 	forth, carry   bool // the flow syncs the group; what moved on at the target is carried back
 	ours           memory
@@ -184,6 +185,10 @@ func judge(v view) verdict {
 		return verdict{state: ActiveAtSource}
 	case v.active: // the target's group is at work, whoever follows it
 		r.state = ActiveAtTarget
+	case r.state == InStep && v.ahead && v.carry:
+		if r.state = Returning; v.busy {
+			r.state = ActiveAtSource
+		}
 	case r.state == InStep && v.there.Shortfall > 0:
 		r.state = Waiting
 	}
@@ -236,7 +241,7 @@ func (v view) follow(p position, sure bool) verdict {
 	switch {
 	case sure && v.source < p.up:
 		return verdict{state: Behind, do: forward}
-	case v.source == p.up && v.ours.short && p == v.ours.standing && v.carry && v.backMapped && v.back.Offset > v.source:
+	case v.source == p.up && v.ours.short && p == v.ours.standing && v.carry && beyond:
 		return verdict{state: Returning, do: backward} // the map has grown: they were ours
 	case v.source == p.up && v.backMapped && v.back.Offset == v.source:
 		return verdict{state: InStep} // the same place by the map inverted: others' records lie between

@@ -12,6 +12,7 @@ type Translator interface {
 	Through(flow, sourceTopic string, partition int32) (int64, bool)
 	Behind(flow, sourceTopic string, partition int32, offset int64) (int64, bool)
 	Runs(flow, sourceTopic string, partition int32) *Runs
+	Wrote(flow string, producerID int64) bool
 }
 
 // Route is a flow and the offset map that its target cluster keeps of it.

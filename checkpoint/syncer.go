@@ -27,6 +27,7 @@ type SyncCluster interface {
 	GroupCluster
 	Appender
 	Reader
+	Fetcher
 	TopicMaker
 }
 
@@ -54,17 +55,18 @@ type Syncer struct {
 	target SyncCluster
 	log    *slog.Logger
 
-	sourceGroups *groups                // owned by Run
-	targetGroups *groups                // owned by Run
-	topics       map[string]mirrored    // owned by Run: by name on the source
-	recalled     map[recallKey]recalled // owned by Run: what earlier lives wrote
-	looks        looks                  // owned by Run
-	listing      lister                 // owned by Run
-	notes        *internalTopic         // owned by Run: where commits are written down
-	read         bool                   // owned by Run: notes has been read
-	returns      *internalTopic         // owned by Run: the checkpoints topic on the source, nil if none is written
-	returning    retry                  // owned by Run: writing it
-	deleting     map[string]bool        // owned by Run: groups deleted on the source, by policy to be deleted on the target
+	sourceGroups *groups                          // owned by Run
+	targetGroups *groups                          // owned by Run
+	topics       map[string]mirrored              // owned by Run: by name on the source
+	recalled     map[recallKey]recalled           // owned by Run: what earlier lives wrote
+	looks        looks                            // owned by Run
+	listing      lister                           // owned by Run
+	notes        *internalTopic                   // owned by Run: where commits are written down
+	read         bool                             // owned by Run: notes has been read
+	returns      *internalTopic                   // owned by Run: the checkpoints topic on the source, nil if none is written
+	returning    retry                            // owned by Run: writing it
+	deleting     map[string]bool                  // owned by Run: groups deleted on the source, by policy to be deleted on the target
+	beyond       map[kafka.TopicPartition]*beyond // owned by Run: by topic and partition on the target
 
 	mu     sync.Mutex // guards the field below and all it leads to
 	groups map[string]*group
@@ -114,6 +116,7 @@ type groupPartition struct {
 	source, target     GroupOffset // as last seen; an offset of -1: nothing
 	there, back        Translation // of source, of target
 	mapped, backMapped bool
+	ahead              ahead // of a group that is carried back, without members on the target
 	ours               memory
 	state              State
 	err                error
@@ -135,7 +138,8 @@ func NewSyncer(routes Routes, source, target SyncCluster, log *slog.Logger) *Syn
 	s := &Syncer{
 		routes: routes, flow: routes.Forward.Flow, source: source, target: target, log: log,
 		sourceGroups: newGroups(source), targetGroups: newGroups(target),
-		topics: map[string]mirrored{}, recalled: map[recallKey]recalled{}, deleting: map[string]bool{}, groups: map[string]*group{},
+		topics: map[string]mirrored{}, recalled: map[recallKey]recalled{}, deleting: map[string]bool{},
+		beyond: map[kafka.TopicPartition]*beyond{}, groups: map[string]*group{},
 	}
 	s.listing.retry = retry{log: log, what: "list groups"}
 	s.returning = retry{log: log, what: "write checkpoints to the source"}
@@ -249,6 +253,10 @@ func (s *Syncer) round(ctx context.Context) error {
 	s.takeSource(chosen, answers, now)
 	compared := s.toCompare(chosen)
 	s.takeTarget(compared, s.targetGroups.fetch(ctx, names(compared)), now)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.lookBeyond(ctx, compared, now)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -3,6 +3,7 @@ package checkpoint_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,34 @@ func (p *pair) rest() {
 func (p *pair) there(offset int64) int64 {
 	there, _ := p.maps.Translate("", "", 0, offset)
 	return there.Offset
+}
+
+// looks compares how an operator sees a group who looks with no daemon's help.
+func (p *pair) looks(group string, want checkpoint.State) {
+	p.t.Helper()
+	s := checkpoint.NewSyncer(checkpoint.Routes{Forward: checkpoint.Route{Flow: p.flow, Maps: p.maps}}, p.east, p.west, quiet())
+	var found []checkpoint.GroupStatus
+	err := s.Look(p.t.Context(), true, func(name string) bool { return name == group }, func(lot []checkpoint.GroupStatus) error {
+		found = append(found, lot...)
+		return nil
+	})
+	if err != nil || len(found) != 1 || found[0].State != string(want) {
+		p.t.Errorf("a look at %s: %+v, %v; want %s", group, found, err, want)
+	}
+}
+
+// states are those in which a group is seen for three seconds, from when it is seen
+// at an offset of the target.
+func (p *pair) states(group string, target int64) (seen []string) {
+	for range 60 {
+		time.Sleep(50 * time.Millisecond)
+		for _, g := range p.syncer.Groups() {
+			if g.Group == group && g.Partitions[0].TargetOffset == target {
+				seen = append(seen, g.State)
+			}
+		}
+	}
+	return slices.Compact(seen)
 }
 
 // stands compares where a group stands on the target.
@@ -294,13 +323,20 @@ func TestLooksAreBounded(t *testing.T) {
 
 // The offset map is written behind: who reads the copy at its end is, for a moment,
 // beyond what the map holds. It is carried back as far as that, and the rest of the
-// way when the map has grown; what others wrote there does not hold it up.
+// way when the map has grown; until then it is on its way. What others wrote there
+// does not hold it up. Few fetches tell the one from the other.
 func TestBackFromBeyondTheMap(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		beyond int64 // the map's end; up to 3 are records of others
 		lives  int   // that see it before the map grows
-	}{{"ours", 5, 1}, {"a crash", 5, 2}, {"two crashes", 5, 3}, {"others'", 2, 1}} {
+		state  checkpoint.State
+	}{
+		{"ours", 5, 1, checkpoint.Returning},
+		{"a crash", 5, 2, checkpoint.Returning},
+		{"two crashes", 5, 3, checkpoint.Returning},
+		{"others'", 2, 1, checkpoint.InStep},
+	} {
 		t.Run(c.what, func(t *testing.T) {
 			between(t, func(f *topology.Flow) { f.GroupSync.Failback = true }, func(p *pair) {
 				t := p.t
@@ -308,8 +344,15 @@ func TestBackFromBeyondTheMap(t *testing.T) {
 				p.stands("billing", checkpoint.InStep, p.there(50))
 				mirrored, end, _ := p.maps.Runs("", "", 0).End()
 				at := end + c.beyond
+				p.west.write("east.orders", end, 3, -1)
+				p.west.write("east.orders", end+3, 9, oursID)
 				p.west.commit("billing", "east.orders", 0, at)
-				p.stands("billing", checkpoint.InStep, at)
+				p.looks("billing", checkpoint.Returning)
+				if seen := p.states("billing", at); !slices.Equal(seen, []string{string(c.state)}) {
+					t.Errorf("the states were %v", seen)
+				}
+				p.stands("billing", c.state, at)
+				p.looks("billing", c.state)
 				if got := p.east.at("billing", "orders", 0); got != mirrored {
 					t.Errorf("the source's group stands at %d, want %d", got, mirrored)
 				}
@@ -317,6 +360,14 @@ func TestBackFromBeyondTheMap(t *testing.T) {
 					p.stop()
 					p.begin()
 					p.rest()
+				}
+				p.stands("billing", c.state, at)
+				p.west.members("billing", true)
+				p.stands("billing", checkpoint.ActiveAtTarget, at)
+				p.west.members("billing", false)
+				p.stands("billing", c.state, at)
+				if n := p.west.fetched(); n > 2*c.lives+2 {
+					t.Errorf("%d fetches", n)
 				}
 				p.maps.grow(2)
 				p.rest()
@@ -327,6 +378,42 @@ func TestBackFromBeyondTheMap(t *testing.T) {
 				}
 				p.east.commit("billing", "orders", 0, want.Offset+4)
 				p.stands("billing", checkpoint.InStep, p.there(want.Offset+4))
+			})
+		})
+	}
+}
+
+// How much others wrote behind the end of the map, it is not all read to tell who
+// stands there. Where everything of the source is in the map, nothing of it can be
+// there; where it is not, that stays open.
+func TestBeyondMuchOfOthers(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		lacks int64 // offsets that are in the source, and not in the map
+		state checkpoint.State
+	}{{"all is mirrored", 0, checkpoint.InStep}, {"not all is mirrored", 1, checkpoint.Returning}} {
+		t.Run(c.what, func(t *testing.T) {
+			between(t, func(f *topology.Flow) { f.GroupSync.Failback = true }, func(p *pair) {
+				t := p.t
+				const batches = 200
+				mirrored, end, _ := p.maps.Runs("", "", 0).End()
+				p.east.end("orders", mirrored+1+c.lacks) // the last is a marker
+				for i := range int64(batches) {
+					p.west.writeRecords("east.orders", end+i, []wire.Record{{Value: make([]byte, 200<<10)}}, 99)
+				}
+				for i := range 100 { // all ask about one partition
+					p.east.commit(fmt.Sprint("g", i), "orders", 0, 50)
+				}
+				p.stands("g7", checkpoint.InStep, p.there(50))
+				for i := range 100 {
+					p.west.commit(fmt.Sprint("g", i), "east.orders", 0, end+batches)
+				}
+				time.Sleep(time.Minute)
+				p.stands("g7", c.state, end+batches)
+				p.looks("g7", c.state)
+				if n := p.west.fetched(); n > 150 {
+					t.Errorf("%d fetches", n)
+				}
 			})
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -23,6 +24,9 @@ type side struct {
 	topics   map[string][]wire.Record
 	epochs   map[string]int32 // leader epochs by topic
 	requests map[int16]int
+	logs     map[string][]wire.Batch // partition 0 of topics
+	fetches  int
+	ends     map[string]int64 // what ListOffset says
 
 	fault    func(req kmsg.Request) (done bool, err error)
 	tamper   func(resp kmsg.Response)
@@ -41,7 +45,7 @@ type checkpointed struct {
 }
 
 func newSide() *side {
-	return &side{groups: map[string]*sideGroup{}, topics: map[string][]wire.Record{}, epochs: map[string]int32{}, requests: map[int16]int{}}
+	return &side{groups: map[string]*sideGroup{}, topics: map[string][]wire.Record{}, epochs: map[string]int32{}, requests: map[int16]int{}, logs: map[string][]wire.Batch{}, ends: map[string]int64{}}
 }
 
 func (s *side) group(name string) *sideGroup {
@@ -246,7 +250,61 @@ func (s *side) Append(ctx context.Context, topic string, _ int32, records []wire
 	return base, nil
 }
 
-func (s *side) ListOffset(context.Context, string, int32, int64) (int64, error) { return 0, nil }
+// write appends a batch of n records to partition 0 of a topic, at an offset at or
+// behind its end. A producer id of -1 is none.
+func (s *side) write(topic string, base int64, n int, producerID int64) {
+	s.writeRecords(topic, base, make([]wire.Record, n), producerID)
+}
+
+func (s *side) writeRecords(topic string, base int64, records []wire.Record, producerID int64) {
+	o := wire.Plain(wire.CodecNone)
+	if producerID >= 0 {
+		o = wire.BatchOptions{ProducerID: producerID, LeaderEpoch: -1}
+	}
+	b, err := wire.EncodeBatch(nil, records, o)
+	if err != nil {
+		panic(err)
+	}
+	b.SetBaseOffset(base)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logs[topic] = append(s.logs[topic], b)
+}
+
+func (s *side) Fetch(ctx context.Context, topic string, _ int32, offset int64, maxBytes int32, _ bool, _ time.Duration) (got kafka.FetchResult, err error) {
+	if err := ctx.Err(); err != nil {
+		return got, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fetches++
+	for _, b := range s.logs[topic] {
+		got.HighWatermark = b.LastOffset() + 1
+		if b.LastOffset() >= offset && (len(got.Records) == 0 || len(got.Records)+len(b) <= int(maxBytes)) {
+			got.Records = append(got.Records, b...)
+		}
+	}
+	return got, nil
+}
+
+func (s *side) fetched() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fetches
+}
+
+func (s *side) ListOffset(_ context.Context, topic string, _ int32, _ int64) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ends[topic], nil
+}
+
+// end sets what ListOffset says.
+func (s *side) end(topic string, offset int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ends[topic] = offset
+}
 
 func (s *side) Read(_ context.Context, topic string, _ int32, _ int64, fn func(wire.Record) error) (int64, error) {
 	s.mu.Lock()

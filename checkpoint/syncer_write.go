@@ -60,6 +60,7 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 		p.unsaid = true
 	}
 	v := view{
+		ahead:  p.target.Offset >= 0 && p.backMapped && p.back.open() && p.ahead != aheadNothing,
 		source: p.source.Offset, target: p.target.Offset,
 		there: p.there, mapped: p.mapped, back: p.back, backMapped: p.backMapped,
 		busy: g.busy, active: g.active, forth: g.forth, carry: g.carry, ours: p.ours,
@@ -239,8 +240,11 @@ func (s *Syncer) committed(d dueCommit, now time.Time) {
 	if p.ours.back {
 		p.source, p.sourceSince, p.state = d.here, now, InStep
 		p.there, p.mapped = s.routes.ToTarget(d.pair.Topic, d.pair.Partition, d.to.up)
-		if d.group.active {
+		switch {
+		case d.group.active:
 			p.state = ActiveAtTarget
+		case d.short && p.ahead != aheadNothing:
+			p.state = Returning // the rest when the map holds it
 		}
 	} else {
 		p.target, p.targetSince, p.state = d.here, now, InStep
