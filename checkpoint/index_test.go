@@ -60,3 +60,23 @@ func TestAnIndexReadsAMapBackwards(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkStats asks for the figures of a large index, as each scrape does.
+func BenchmarkStats(b *testing.B) {
+	for _, size := range []struct{ partitions, runs int }{{100_000, 1}, {100_000, 10}, {1_000, 1_000}} {
+		topic := &mapTopic{}
+		runs := someRuns(b, size.runs)
+		for i := range size.partitions {
+			topic.write(partition(i), runs.Blocks(partition(i)))
+		}
+		index, _ := topic.load(b)
+		b.Run(fmt.Sprintf("%d partitions with %d runs", size.partitions, size.runs), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if s := index.Stats(); s.Partitions != size.partitions {
+					b.Fatalf("%+v", s)
+				}
+			}
+		})
+	}
+}

@@ -251,7 +251,7 @@ func (e *Engine) sample(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			e.describe(time.Now())
+			e.describe(time.Now(), true)
 		case <-ctx.Done():
 			return
 		}
@@ -306,7 +306,7 @@ type flowReport struct {
 	doubled uint64
 }
 
-func (e *Engine) describe(now time.Time) (Status, []flowReport) {
+func (e *Engine) describe(now time.Time, brief bool) (Status, []flowReport) {
 	config := e.config()
 	e.mu.Lock()
 	l := e.life
@@ -347,7 +347,7 @@ func (e *Engine) describe(now time.Time) (Status, []flowReport) {
 		if leading != nil {
 			problem = leading.problems(f.cfg().Name)
 		}
-		s, topics := f.describe(now, l, owner, problem)
+		s, topics := f.describe(now, l, owner, problem, brief)
 		out.Flows = append(out.Flows, s)
 		reports = append(reports, flowReport{s, topics, f.counters.doubled.Load()})
 	}
@@ -411,7 +411,7 @@ func (e *Engine) part(flow string) *lasting {
 
 // Status is this instance's view at this moment.
 func (e *Engine) Status() Status {
-	s, _ := e.describe(time.Now())
+	s, _ := e.describe(time.Now(), false)
 	if l := e.leads(); l != nil {
 		s.Maps, s.Skipped = l.maps()
 	}

@@ -36,21 +36,30 @@ type progress struct {
 	position, sourceEnd, targetEnd, lag int64
 	lagSeconds                          float64
 	blocked                             string
+	newest                              int64 // greatest timestamp of a record brought into the target; 0: none
 	stats                               laneStats
 }
 
 func (l *lane) progress(now time.Time) progress {
+	sum := newLaneStats()
+	p := l.show(now, &sum)
+	p.stats = sum
+	return p
+}
+
+// show is progress without counters of its own: they are added to sum, so that
+// whoever looks at very many lanes allocates nothing for each.
+func (l *lane) show(now time.Time, sum *laneStats) progress {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := progress{position: l.acked, sourceEnd: l.sourceEnd, targetEnd: l.targetEnd, blocked: l.blocked}
+	p := progress{position: l.acked, sourceEnd: l.sourceEnd, targetEnd: l.targetEnd, blocked: l.blocked, newest: l.lastStamp}
 	if p.blocked == "" && l.refusals >= toldRefusals {
 		p.blocked = l.refusal
 	}
 	if p.blocked == "" && l.sourceFault != "" && now.Sub(l.faultSince) > toldFault {
 		p.blocked = l.sourceFault
 	}
-	p.stats = newLaneStats()
-	p.stats.add(l.stats)
+	sum.add(l.stats)
 	if l.sourceEnd > l.acked {
 		p.lag = l.sourceEnd - l.acked
 		p.lagSeconds = now.Sub(l.behindSince).Seconds()

@@ -109,7 +109,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count := func(name string, v uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(c.desc(name), prometheus.CounterValue, float64(v), labels...)
 	}
-	status, flows := c.engine.describe(time.Now())
+	status, flows := c.engine.describe(time.Now(), true)
 	flag := func(b bool) float64 {
 		if b {
 			return 1

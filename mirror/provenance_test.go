@@ -139,6 +139,32 @@ func TestALaneWaitsUntilItIsKnownWhoWrote(t *testing.T) {
 	})
 }
 
+// While nothing can be found out, a lane that has ended is not kept.
+func TestALaneThatHasEndedWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &mapTopic{}
+		o := testOrigins(source)
+		o.clusters = func() map[string]string { return nil } // no cluster was ever seen
+		source.say(checkpoint.Provenance{Flow: "x->y", ProducerID: 7, Source: "X", KeepsNames: true})
+		ctx, stop := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer stop()
+		go o.Run(ctx)
+		for range 100 { // attempt after attempt
+			l := newLane(checkpoint.Key{}, "t", [16]byte{}, 3, 0, origin{0, 0}, func() ladderLimits { return ladderLimits{} })
+			o.ask(l, []int64{7})
+			time.Sleep(time.Minute)
+			l.close()
+		}
+		time.Sleep(time.Minute)
+		o.mu.RLock()
+		defer o.mu.RUnlock()
+		if n := len(o.waiting); n > 0 {
+			t.Errorf("%d lanes are kept that have ended", n)
+		}
+	})
+}
+
 // A source without the topic says what is missing.
 func TestWithoutTheMapTopicNothingCanBeFoundOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -37,8 +37,9 @@ func newFlowStatus(f *topology.Flow) FlowStatus {
 }
 
 // describe shows a flow as this life carries it. owner tells who has a
-// partition that this instance has not.
-func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, problem func(topic string) string) (FlowStatus, []topicReport) {
+// partition that this instance has not. In brief, no partition is kept: what is
+// asked for every second, and at every scrape, takes no memory for each.
+func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, problem func(topic string) string, brief bool) (FlowStatus, []topicReport) {
 	out := newFlowStatus(f.cfg())
 	out.Fence = f.fence.modeNow().String()
 	out.Housekeeping = f.keeper.stats()
@@ -50,37 +51,49 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 	out.Known = true
 	f.counting.RLock()
 	defer f.counting.RUnlock()
-	tenures := f.held()
+	tenures, held := f.heldOf(w)
 	reports := make([]topicReport, 0, len(w.topics))
 	var c census
-	var lags []Lag
+	var lags, own []Lag
+	var partitions []PartitionStatus
 	for _, pair := range w.topics {
 		r := newTopicReport(pair.source.Name, pair.targetName)
 		r.status.Error = cmp.Or(pair.problem, problem(pair.source.Name))
 		running := newLaneStats()
-		pause := f.paused(pair.source.Name)
+		pause, newest := f.paused(pair.source.Name), int64(0)
+		if partitions = partitions[:0]; !brief {
+			partitions = make([]PartitionStatus, 0, len(pair.source.Partitions))
+		}
 		for n := range pair.source.Partitions {
 			id := partitionID{f.cfg().Name, pair.source.Name, int32(n)}
-			p := newPartitionStatus(id.Partition)
-			if t := tenures[id]; t != nil {
+			partitions = append(partitions, newPartitionStatus(id.Partition))
+			p := &partitions[n]
+			if t := tenures[n]; t != nil {
 				p.Owner = l.id
-				running.add(t.describe(now, &p))
+				newest = max(newest, t.describe(now, p, &running))
 				r.states[p.State]++
-			} else if describeUnheld(&p, l, id, owner(id), pause) {
+			} else if describeUnheld(p, l, id, owner(id), pause) {
 				r.states[p.State]++
 			}
 			if p.State == stateWaiting && p.Error == "" {
 				p.Error = r.status.Error
 			}
-			c.count(&p)
-			r.status.Partitions = append(r.status.Partitions, p)
+			c.count(p)
 		}
+		tenures = tenures[len(pair.source.Partitions):]
 		if r.status.Error != "" {
 			c.bad++
 		}
+		f.totals.date(pair.source.Name, newest)
 		r.count(f.totals.with(pair.source.Name, running))
 		r.status.NewestMirrored = f.totals.newest(pair.source.Name)
-		lags = append(lags, f.behind(now, l, &r))
+		own = f.behind(now, l, &r, partitions, own[:0])
+		sum := sumOf(own, func(l Lag) Lag { return l })
+		r.status.setLag(sum)
+		lags = append(lags, sum)
+		if !brief {
+			r.status.Partitions = partitions
+		}
 		r.status.RecordsPerSecond, r.status.BytesPerSecond = f.totals.rates(pair.source.Name, now, r.stats.records, r.stats.bytes)
 		out.Records += r.status.Records
 		out.Bytes += r.status.Bytes
@@ -93,7 +106,7 @@ func (f *flow) describe(now time.Time, l *life, owner func(partitionID) string, 
 	switch {
 	case c.bad > 0 || out.Error != "":
 		out.State = "degraded"
-	case c.starting > 0 && len(tenures) == 0:
+	case c.starting > 0 && held == 0:
 		out.State = stateStarting
 	case c.paused > 0 && c.paused == c.all:
 		out.State = statePaused
@@ -121,6 +134,29 @@ func (f *flow) held() map[partitionID]*tenure {
 		tenures[id] = h.tenure
 	}
 	return tenures
+}
+
+// heldOf are the tenures in this instance's hands, one after the other for each
+// partition of each topic of w, nil for those that it has not; and how many it has.
+func (f *flow) heldOf(w *world) (tenures []*tenure, held int) {
+	all := 0
+	for _, pair := range w.topics {
+		all += len(pair.source.Partitions)
+	}
+	tenures = make([]*tenure, 0, all)
+	name := f.cfg().Name
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, pair := range w.topics {
+		for n := range pair.source.Partitions {
+			var t *tenure
+			if h := f.tenures[partitionID{name, pair.source.Name, int32(n)}]; h != nil {
+				t = h.tenure
+			}
+			tenures = append(tenures, t)
+		}
+	}
+	return tenures, len(f.tenures)
 }
 
 // describeUnheld describes a partition that has no tenure here, and says whether it
@@ -155,25 +191,22 @@ func (c *census) count(p *PartitionStatus) {
 	}
 }
 
-// behind completes the lags of a topic's partitions and adds up those that this
-// life has.
-func (f *flow) behind(now time.Time, l *life, r *topicReport) Lag {
+// behind completes the lags of a topic's partitions, and appends those that this
+// life has to own.
+func (f *flow) behind(now time.Time, l *life, r *topicReport, partitions []PartitionStatus, own []Lag) []Lag {
 	perRecord := 0.0
 	if r.stats.records > 0 {
 		perRecord = float64(r.stats.bytes) / float64(r.stats.records)
 	}
-	var own []Lag
-	for i := range r.status.Partitions {
-		p := &r.status.Partitions[i]
+	for i := range partitions {
+		p := &partitions[i]
 		if p.Owner != "" && p.Owner != l.id {
 			continue
 		}
 		f.survey.complete(now, partitionID{f.cfg().Name, r.status.Source, p.Partition}, p, perRecord)
 		own = append(own, p.lag())
 	}
-	sum := sumOf(own, func(l Lag) Lag { return l })
-	r.status.setLag(sum)
-	return sum
+	return own
 }
 
 func (t *TopicStatus) setLag(l Lag) {
@@ -184,23 +217,23 @@ func (f *FlowStatus) setLag(l Lag) {
 	f.LagRecords, f.LagBytes, f.LagBytesEstimated, f.LagSeconds, f.LagUnknown = l.Records, l.Bytes, l.BytesEstimated, l.Seconds, l.Unknown
 }
 
-// describe fills in what the tenure knows, and returns what its lane has done.
-func (t *tenure) describe(now time.Time, p *PartitionStatus) laneStats {
+// describe fills in what the tenure knows, and adds what its lane has done to sum.
+// newest is the greatest timestamp of a record that it brought into the target.
+func (t *tenure) describe(now time.Time, p *PartitionStatus, sum *laneStats) (newest int64) {
 	t.mu.Lock()
 	l := t.lane
 	p.State, p.Error = t.state, t.why
 	t.mu.Unlock()
 	if l == nil {
-		return laneStats{}
+		return 0
 	}
-	at := l.progress(now)
+	at := l.show(now, sum)
 	p.Position, p.SourceEnd, p.TargetEnd = at.position, at.sourceEnd, at.targetEnd
 	if at.sourceEnd >= 0 {
 		p.LagRecords, p.LagSeconds = at.lag, at.lagSeconds
 	}
-	t.flow.totals.date(t.id.Topic, l.newest())
 	if at.blocked != "" && p.State == stateMirroring {
 		p.State, p.Error = stateWaiting, at.blocked
 	}
-	return at.stats
+	return at.newest
 }
