@@ -52,7 +52,7 @@ value, headers; what is not UTF-8 stands in key_base64 and value_base64.`,
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&o.from, "from", "earliest", "where to begin: earliest, latest, an offset, -N for the last N, a time, or how long ago (`PLACE`)")
+	flags.StringVar(&o.from, "from", "earliest", "where to begin, `PLACE`: earliest, latest, an offset, -N for the last N, "+whenForms)
 	flags.Int64VarP(&o.count, "count", "n", 0, "stop after `N` records; 0 goes on")
 	flags.Int32SliceVarP(&o.partitions, "partition", "p", nil, "only these `PARTITIONS`, as in 0,3")
 	flags.StringVarP(&o.group, "group", "g", "", "consume as a member of `GROUP` and commit")

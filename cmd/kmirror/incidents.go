@@ -41,7 +41,7 @@ Each instance knows those of the partitions that it had.`,
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&o.since, "since", "", "only those that occurred since `WHEN`: 30m, 2h, 7d, or a time as 2026-01-31T12:00:00Z")
+	flags.StringVar(&o.since, "since", "", "only those that occurred since `WHEN`: "+whenForms)
 	flags.StringVar(&o.flow, "flow", "", "only those of a `FLOW`")
 	flags.StringVar(&o.topic, "topic", "", "only those of a `TOPIC` of the source")
 	flags.StringVar(&o.kind, "kind", "", "only those of a `KIND`, as retention-loss")
@@ -53,31 +53,13 @@ Each instance knows those of the partitions that it had.`,
 	return command
 }
 
-// parseSince reads how long ago, or when.
-func parseSince(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		text = days + "h"
-		if d, err := time.ParseDuration(text); err == nil && d >= 0 && d < 10_000*time.Hour {
-			return now.Add(-24 * d), nil
-		}
-	} else if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
-		if at, err := time.Parse(layout, text); err == nil {
-			return at, nil
-		}
-	}
-	return time.Time{}, withCode(exitUsage, fmt.Errorf("--since %s: it is a duration as 30m, 2h or 7d, or a time as 2026-01-31T12:00:00Z", text))
-}
-
 func (a *app) incidents(ctx context.Context, o incidentOptions) error {
-	since, err := parseSince(o.since, time.Now())
-	if err != nil {
-		return err
+	var since time.Time
+	if o.since != "" {
+		var err error
+		if since, err = parseWhen("--since", o.since, time.Now()); err != nil {
+			return err
+		}
 	}
 	if o.limit < 1 || o.limit > 1000 {
 		return withCode(exitUsage, fmt.Errorf("--limit %d: it is a number from 1 to 1000", o.limit))

@@ -23,8 +23,8 @@ const (
 	atTime                   // the first record at or after value
 )
 
-// parsePosition reads earliest, latest, an offset, -N (the last N), a time as
-// RFC 3339 or a date, or a duration ago such as 15m.
+// parsePosition reads earliest, latest, an offset, -N (the last N), or what
+// parseWhen reads.
 func parsePosition(text string, now time.Time) (position, error) {
 	switch text {
 	case "earliest", "beginning":
@@ -38,16 +38,11 @@ func parsePosition(text string, now time.Time) (position, error) {
 		}
 		return position{atOffset, n}, nil
 	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
-			return position{atTime, t.UnixMilli()}, nil
-		}
+	at, err := parseWhen("--from", text, now)
+	if err != nil {
+		return position{}, withCode(exitUsage, fmt.Errorf("--from %q: it is earliest, latest, an offset, -N for the last N, %s", text, whenForms))
 	}
-	if d, err := time.ParseDuration(strings.TrimSuffix(text, " ago")); err == nil && d > 0 {
-		return position{atTime, now.Add(-d).UnixMilli()}, nil
-	}
-	return position{}, withCode(exitUsage, fmt.Errorf(
-		"--from %q: it is earliest, latest, an offset, -N for the last N, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 15m", text))
+	return position{atTime, at.UnixMilli()}, nil
 }
 
 // needsTime tells whether the cluster has to be asked for an offset.

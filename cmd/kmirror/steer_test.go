@@ -235,7 +235,7 @@ func TestIncidentsOfADaemon(t *testing.T) {
 	kmirror(t, "", "incidents", "--kind", "doubled", "-c", path).want(t, exitOK, "no incidents")
 	kmirror(t, "", "incidents", "--limit", "1", "-c", path).want(t, exitOK, "and 1 before these")
 	kmirror(t, "", "incidents", "--limit", "0", "-c", path).want(t, exitUsage, "1 to 1000")
-	kmirror(t, "", "incidents", "--since", "yesterday", "-c", path).want(t, exitUsage, "it is a duration")
+	kmirror(t, "", "incidents", "--since", "yesterday", "-c", path).want(t, exitUsage, "--since \"yesterday\": it is a time such as")
 	var answer console.IncidentsAnswer
 	if o := kmirror(t, "", "incidents", "--flow", "east->west", "--since", "2026-01-01", "-o", "json", "-c", path).want(t, exitOK); json.Unmarshal([]byte(o.out), &answer) != nil || len(answer.Incidents) != 2 || answer.Newest != 4 {
 		t.Errorf("-o json: %s", o.out)

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,7 +84,7 @@ on the other side: then it is the place from which on nothing unread is missed.`
 	flags.StringVar(&o.topic, "topic", "", "the `TOPIC`, as it is called in FROM")
 	flags.Int32VarP(&o.partition, "partition", "p", -1, "the `PARTITION` (default: 0 for an offset, all for a time)")
 	flags.Int64SliceVar(&o.offsets, "offset", nil, "the `OFFSET` in FROM; several with commas")
-	flags.StringVar(&o.timestamp, "timestamp", "", "`WHEN`: 2026-01-31T12:00:00Z, or -5m for five minutes ago")
+	flags.StringVar(&o.timestamp, "timestamp", "", "`WHEN`: "+whenForms)
 	return command
 }
 
@@ -105,7 +104,7 @@ func (a *app) translate(ctx context.Context, from, to string, groups []string, o
 	}
 	if o.timestamp != "" {
 		var err error
-		if at, err = parseWhen(o.timestamp, time.Now()); err != nil {
+		if at, err = parseWhen("--timestamp", o.timestamp, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -127,15 +126,6 @@ func (a *app) translate(ctx context.Context, from, to string, groups []string, o
 		return err
 	}
 	return a.showTranslated(rows)
-}
-
-// parseWhen reads a time, or how long ago with or without a sign before it.
-func parseWhen(text string, now time.Time) (time.Time, error) {
-	at, err := parseSince(strings.TrimPrefix(text, "-"), now)
-	if err != nil {
-		return at, withCode(exitUsage, fmt.Errorf("--timestamp %s: it is a time as 2026-01-31T12:00:00Z, or how long ago as -5m, -2h, -7d", text))
-	}
-	return at, nil
 }
 
 // row translates one offset.

@@ -73,7 +73,7 @@ Exit code 0 says that all is the same, 7 that something differs.`,
 	flags := command.Flags()
 	flags.StringSliceVar(&o.topics, "topic", nil, "only this `TOPIC` of the source; may be given several times")
 	flags.Int32VarP(&o.partition, "partition", "p", -1, "only this `PARTITION`")
-	flags.StringVar(&o.since, "since", "", "only records from this `TIME` on: 30m, 24h, 7d ago, or a time as 2026-01-31T12:00:00Z")
+	flags.StringVar(&o.since, "since", "", "only records from `WHEN` on: "+whenForms)
 	flags.StringVar(&o.sample, "sample", "100%", "only a random `SHARE` of them, such as 5%")
 	flags.Uint64Var(&o.seed, "seed", 0, "take the same sample as the run that printed this `SEED`")
 	flags.IntVar(&o.parallel, "parallel", 4, "how many partitions to read at once, `N`")
@@ -105,7 +105,7 @@ func (o *verifyOptions) selection(now time.Time) (verify.Selection, error) {
 		return s, withCode(exitUsage, errors.New("either --resume or --restart"))
 	}
 	if o.since != "" {
-		at, err := parseSince(o.since, now)
+		at, err := parseWhen("--since", o.since, now)
 		if err != nil {
 			return s, err
 		}

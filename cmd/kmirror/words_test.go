@@ -38,7 +38,7 @@ func TestParsePosition(t *testing.T) {
 			t.Errorf("parsePosition(%q) = %v, %v, want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "soon", "-", "1.5", "-5m", "99999999999999999999", "2026-13-01"} {
+	for _, text := range []string{"", "soon", "-", "1.5", "99999999999999999999", "2026-13-01"} {
 		if got, err := parsePosition(text, now); err == nil {
 			t.Errorf("parsePosition(%q) = %v, want an error", text, got)
 		}
