@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,10 +31,22 @@ func statesWithMembers() []string {
 	return []string{"PreparingRebalance", "CompletingRebalance", "Stable", "Assigning", "Reconciling"}
 }
 
+// UnlistedError says that brokers did not list their groups: beside it stands what
+// the others listed, and what else there is nobody knows.
+type UnlistedError struct {
+	Brokers []int32 // that did not answer, or refused
+	Err     error   // of one of them
+}
+
+func (e *UnlistedError) Error() string {
+	return fmt.Sprintf("not all groups are known, for brokers %v did not list theirs: %v", e.Brokers, e.Err)
+}
+
+func (e *UnlistedError) Unwrap() error { return e.Err }
+
 // list returns all groups of the cluster, or those in one of the states (a
-// broker before Kafka 2.6 lists all of them all the same). Brokers that do not
-// answer are passed over, and the error names one of them: with it the list is
-// not all there is.
+// broker before Kafka 2.6 lists all of them all the same). With an *UnlistedError
+// it is what some brokers listed; with any other error it is nothing.
 func (g *groups) list(ctx context.Context, states []string) (all map[string]groupListing, err error) {
 	brokers, err := g.everyBroker(ctx)
 	if err != nil {
@@ -42,7 +55,7 @@ func (g *groups) list(ctx context.Context, states []string) (all map[string]grou
 	var (
 		each  errgroup.Group
 		mu    sync.Mutex // guards what follows
-		fault error
+		fault UnlistedError
 	)
 	all = make(map[string]groupListing)
 	each.SetLimit(fetchesAtOnce)
@@ -59,7 +72,7 @@ func (g *groups) list(ctx context.Context, states []string) (all map[string]grou
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				fault = fmt.Errorf("list groups of broker %d: %w", broker, err)
+				fault.Brokers, fault.Err = append(fault.Brokers, broker), fmt.Errorf("list groups of broker %d: %w", broker, err)
 				return nil
 			}
 			for _, l := range list.Groups {
@@ -69,12 +82,17 @@ func (g *groups) list(ctx context.Context, states []string) (all map[string]grou
 		})
 	}
 	_ = each.Wait() // none returns one
-	if fault != nil {
-		g.mu.Lock()
-		g.brokersAt = time.Time{}
-		g.mu.Unlock()
+	if fault.Err == nil {
+		return all, nil
 	}
-	return all, fault
+	g.mu.Lock()
+	g.brokersAt = time.Time{}
+	g.mu.Unlock()
+	if len(fault.Brokers) == len(brokers) {
+		return nil, fault.Err
+	}
+	slices.Sort(fault.Brokers)
+	return all, &fault
 }
 
 // everyBroker returns the brokers of the cluster, asked for twice a minute.

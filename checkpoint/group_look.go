@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,20 +16,33 @@ const lookAtOnce = 1000
 // holds are handed to each in the order of their names, in lots, so that there
 // may be a great many; of these, groups without offsets on mirrored topics are
 // left out. remembered says that NotesTopic exists. The error of each ends the
-// look.
+// look. An *UnlistedError does not: it comes when all that is known was handed over.
 func (s *Syncer) Look(ctx context.Context, remembered bool, want func(group string) bool, each func([]GroupStatus) error) error {
 	if remembered {
 		if err := s.recall(ctx); err != nil {
 			return err
 		}
 	}
-	there, err := s.sourceGroups.list(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("source: %w", err)
+	var unlisted *UnlistedError
+	there, thereErr := s.sourceGroups.list(ctx, nil)
+	if thereErr != nil {
+		thereErr = fmt.Errorf("source: %w", thereErr)
 	}
-	here, err := s.targetGroups.list(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("target: %w", err)
+	here, hereErr := s.targetGroups.list(ctx, nil)
+	if hereErr != nil {
+		hereErr = fmt.Errorf("target: %w", hereErr)
+	}
+	for _, err := range []error{thereErr, hereErr} {
+		if err != nil && !errors.As(err, &unlisted) {
+			return err
+		}
+	}
+	if thereErr != nil { // who is on the target may be there as well: it is asked for
+		for name, l := range here {
+			if _, both := there[name]; !both && l.consumers() {
+				there[name] = groupListing{}
+			}
+		}
 	}
 	var wanted []string
 	for name := range there {
@@ -51,7 +65,7 @@ func (s *Syncer) Look(ctx context.Context, remembered bool, want func(group stri
 			return err
 		}
 	}
-	return nil
+	return errors.Join(thereErr, hereErr)
 }
 
 // NotesTopic is where it is written down, on the target, what was committed.

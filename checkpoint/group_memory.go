@@ -28,6 +28,28 @@ const (
 	memoryShort   = 8
 )
 
+// turned is m as the flow the other way would have it.
+func (m memory) turned() memory {
+	m.standing, m.intended = m.standing.turned(), m.intended.turned()
+	m.back = m.intends && !m.back
+	return m
+}
+
+func (p position) turned() position { return position{up: p.down, down: p.up} }
+
+// left is where the target's group stood when it left the source, which stands at
+// up; -1: that is not known.
+func (m memory) left(up int64) int64 {
+	switch {
+	case m.intends && (!m.back || m.intended.up == up):
+		return m.intended.down
+	case m.stands:
+		return m.standing.down
+	default:
+		return -1
+	}
+}
+
 // remember adds the header to the record of a checkpoint.
 func remember(rec *wire.Record, here position, m memory) {
 	value := []byte{1, 0}

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,11 +28,12 @@ type GroupOffset struct {
 
 // ReadGroups reads the groups of a cluster for which want holds: all that use
 // the consumer protocol, classic or KIP-848's. A group that could not be read
-// says so itself; the error is about the list.
+// says so itself; the error is about the list. With an *UnlistedError there are the
+// groups that some brokers listed.
 func ReadGroups(ctx context.Context, cluster GroupCluster, want func(group string) bool) (map[string]GroupSide, error) {
 	asked := newGroups(cluster)
 	list, err := asked.list(ctx, nil)
-	if err != nil {
+	if unlisted := (*UnlistedError)(nil); err != nil && !errors.As(err, &unlisted) {
 		return nil, err
 	}
 	var names []string
@@ -44,7 +46,10 @@ func ReadGroups(ctx context.Context, cluster GroupCluster, want func(group strin
 	for name, answer := range asked.fetch(ctx, names) {
 		all[name] = GroupSide{State: list[name].state, Members: list[name].members(), Offsets: answer.at, Err: answer.err}
 	}
-	return all, ctx.Err()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return all, err
 }
 
 // GroupPlan is what is to be done about one group, on one of the two clusters.
@@ -54,6 +59,8 @@ type GroupPlan struct {
 	// could not be read. Empty: the moves will be made.
 	Refused string
 	Moves   []GroupMove // by topic and partition
+
+	back bool // it is moved on the source
 }
 
 // GroupMove moves a group's offset on one side to where the group stands on the
@@ -78,17 +85,27 @@ type GroupMove struct {
 	Refused string // why this one is not made; empty: it will be, or has been
 	Done    bool   // it has been made, or there is nothing to do
 
+	// Unwritten says why it could not be written down that the move is kmirror's.
+	// Should the group move on before a kmirror that runs has seen it, it may pass
+	// for somebody else's.
+	Unwritten string
+
 	commit GroupOffset
+	open   bool // To may move on as more is mirrored, or the map comes to hold what is
 }
 
 // Ends says where the log of a partition of the copy ends; -1: not known.
 type Ends func(topic string, partition int32) int64
 
+// Left says where on its copy a group was, by all that is remembered, when it left
+// a partition of the source, where it stands at an offset; -1: nothing is.
+type Left func(group, topic string, partition int32, stands int64) int64
+
 // PlanFailback plans to move groups on the source to where they stand on the
 // target: they go back to where they came from. Groups named in names only; nil:
 // all that have offsets on copies. It is pure but for the offset maps of r.
-func PlanFailback(r Routes, source, target map[string]GroupSide, names []string, ends Ends) []GroupPlan {
-	return plan(names, target, source, func(at kafka.TopicPartition, stands GroupOffset, moved map[kafka.TopicPartition]GroupOffset) (GroupMove, bool) {
+func PlanFailback(r Routes, source, target map[string]GroupSide, names []string, ends Ends, left Left) []GroupPlan {
+	return plan(true, names, target, source, func(group string, at kafka.TopicPartition, stands GroupOffset, moved map[kafka.TopicPartition]GroupOffset) (GroupMove, bool) {
 		topic, ok := r.Source(at.Topic)
 		if !ok {
 			return GroupMove{}, false
@@ -96,13 +113,14 @@ func PlanFailback(r Routes, source, target map[string]GroupSide, names []string,
 		m := newMove(topic, at, stands, moved)
 		t, ok := r.ToSource(topic, at.Partition, stands.Offset)
 		m.translate(t, ok)
-		left := stands.Offset // where it stood on the copy when it left the source
-		if m.From >= 0 {
-			if t, ok := r.ToTarget(topic, at.Partition, m.From); ok {
-				left = min(left, t.Offset)
+		from := left(group, topic, at.Partition, m.From)
+		if from < 0 {
+			from = stands.Offset
+			if t, ok := r.ToTarget(topic, at.Partition, m.From); ok && m.From >= 0 {
+				from = t.Offset
 			}
 		}
-		m.LocalRead, m.LocalUnread = r.Local(topic, at.Partition, left, stands.Offset), -1
+		m.LocalRead, m.LocalUnread = r.Local(topic, at.Partition, from, stands.Offset), -1
 		if end := ends(at.Topic, at.Partition); end >= 0 {
 			m.LocalUnread = r.Local(topic, at.Partition, stands.Offset, end)
 		}
@@ -116,7 +134,7 @@ func PlanFailback(r Routes, source, target map[string]GroupSide, names []string,
 // PlanAdopt plans to move groups on the target to where they stand on the
 // source, whoever put them where they are: what diverged is the flow's again.
 func PlanAdopt(r Routes, source, target map[string]GroupSide, names []string) []GroupPlan {
-	return plan(names, source, target, func(at kafka.TopicPartition, stands GroupOffset, moved map[kafka.TopicPartition]GroupOffset) (GroupMove, bool) {
+	return plan(false, names, source, target, func(_ string, at kafka.TopicPartition, stands GroupOffset, moved map[kafka.TopicPartition]GroupOffset) (GroupMove, bool) {
 		topic, ok := r.Pair(at.Topic)
 		if !ok {
 			return GroupMove{}, false
@@ -131,18 +149,18 @@ func PlanAdopt(r Routes, source, target map[string]GroupSide, names []string) []
 
 // plan makes a plan for every group that stands somewhere, from one move for
 // each of its partitions.
-func plan(names []string, stands, moved map[string]GroupSide, move func(kafka.TopicPartition, GroupOffset, map[kafka.TopicPartition]GroupOffset) (GroupMove, bool)) []GroupPlan {
+func plan(back bool, names []string, stands, moved map[string]GroupSide, move func(group string, at kafka.TopicPartition, stands GroupOffset, moved map[kafka.TopicPartition]GroupOffset) (GroupMove, bool)) []GroupPlan {
 	if names == nil {
 		names = slices.Collect(maps.Keys(stands))
 	}
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	var all []GroupPlan
 	for _, name := range names {
-		p := GroupPlan{Group: name}
+		p := GroupPlan{Group: name, back: back}
 		from, there := stands[name]
 		to := moved[name]
 		for at, offset := range from.Offsets {
-			if m, ok := move(at, offset, to.Offsets); ok {
+			if m, ok := move(name, at, offset, to.Offsets); ok {
 				p.Moves = append(p.Moves, m)
 			}
 		}
@@ -181,68 +199,6 @@ func (m *GroupMove) translate(t Translation, ok bool) {
 		return
 	}
 	m.To, m.Exact, m.Shortfall = t.Offset, t.Exact, t.Shortfall
-	m.commit.Offset = t.Offset
+	m.commit.Offset, m.open = t.Offset, t.open()
 	m.Done = m.To == m.From
-}
-
-// ApplyGroups carries plans out on the cluster that is moved, and returns them
-// with what became of each move. Groups are read once more before: what has
-// moved since the plan was made, or has got members, is refused.
-func ApplyGroups(ctx context.Context, cluster GroupCluster, plans []GroupPlan) []GroupPlan {
-	asked := newGroups(cluster)
-	done := make([]GroupPlan, len(plans))
-	var names []string
-	for i, p := range plans {
-		p.Moves = slices.Clone(p.Moves)
-		done[i] = p
-		if p.Refused == "" {
-			names = append(names, p.Group)
-		}
-	}
-	now := asked.fetch(ctx, names)
-	due := dueGroups{}
-	for i := range done {
-		p := &done[i]
-		answer := now[p.Group]
-		switch {
-		case p.Refused != "":
-			continue
-		case answer.err != nil:
-			p.Refused = answer.err.Error()
-			continue
-		}
-		for j := range p.Moves {
-			m := &p.Moves[j]
-			if m.Refused != "" || m.Done {
-				continue
-			}
-			at := kafka.TopicPartition{Topic: m.Topic, Partition: m.Partition}
-			present, there := answer.at[at]
-			if there && present.Offset != m.From || !there && m.From >= 0 {
-				m.Refused = "it has moved since the plan was made"
-				continue
-			}
-			if due[p.Group] == nil {
-				due[p.Group] = dueOffsets{}
-			}
-			due[p.Group][at] = m.commit
-		}
-	}
-	outcomes := asked.commit(ctx, due)
-	for i := range done {
-		p := &done[i]
-		result := outcomes[p.Group]
-		for j := range p.Moves {
-			m := &p.Moves[j]
-			at := kafka.TopicPartition{Topic: m.Topic, Partition: m.Partition}
-			if _, tried := due[p.Group][at]; !tried {
-				continue
-			}
-			err, _ := result.of(at)
-			if m.Done = err == nil; err != nil {
-				m.Refused = err.Error()
-			}
-		}
-	}
-	return done
 }

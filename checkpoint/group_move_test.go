@@ -9,23 +9,29 @@ import (
 )
 
 // moves reads both sides of a pair and makes a plan.
-func (p *pair) moves(failback bool, names ...string) []checkpoint.GroupPlan {
+func (p *pair) moves(failback bool, names ...string) (*checkpoint.GroupMover, []checkpoint.GroupPlan) {
 	p.t.Helper()
-	all := func(string) bool { return true }
-	source, err := checkpoint.ReadGroups(p.t.Context(), p.east, all)
+	mover := checkpoint.NewGroupMover(checkpoint.Routes{Forward: checkpoint.Route{Flow: p.flow, Maps: p.maps}}, p.east, p.west, quiet())
+	any := func(string) bool { return true }
+	if err := mover.Recall(p.t.Context(), any, any); err != nil {
+		p.t.Fatal(err)
+	}
+	source, target, err := mover.Read(p.t.Context(), any, names)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	target, err := checkpoint.ReadGroups(p.t.Context(), p.west, all)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	routes := checkpoint.Routes{Forward: checkpoint.Route{Flow: p.flow, Maps: p.maps}}
 	if !failback {
-		return checkpoint.PlanAdopt(routes, source, target, names)
+		return mover, mover.Adopt(source, target, names)
 	}
 	_, end, _ := p.maps.Runs("", "", 0).End()
-	return checkpoint.PlanFailback(routes, source, target, names, func(string, int32) int64 { return end + 4 })
+	return mover, mover.Failback(source, target, names, func(string, int32) int64 { return end + 4 })
+}
+
+// move makes a plan and carries it out.
+func (p *pair) move(failback bool, names ...string) []checkpoint.GroupPlan {
+	p.t.Helper()
+	mover, plans := p.moves(failback, names...)
+	return mover.Apply(p.t.Context(), plans)
 }
 
 func TestFailbackAndAdopt(t *testing.T) {
@@ -38,7 +44,7 @@ func TestFailbackAndAdopt(t *testing.T) {
 		p.west.commit("busy", "east.orders", 0, 5)
 		p.west.members("busy", true)
 		p.east.commit("absent", "orders", 0, 5)
-		plans := p.moves(true, "billing", "busy", "absent")
+		mover, plans := p.moves(true, "billing", "busy", "absent")
 		if len(plans) != 3 || plans[0].Refused == "" || plans[2].Refused == "" || !strings.Contains(plans[2].Refused, "members") {
 			t.Fatalf("got %+v", plans)
 		}
@@ -51,20 +57,20 @@ func TestFailbackAndAdopt(t *testing.T) {
 
 		// It moves between plan and deed.
 		p.east.commit("billing", "orders", 0, 60)
-		if done := checkpoint.ApplyGroups(t.Context(), p.east, plans); done[1].Moves[0].Done || !strings.Contains(done[1].Moves[0].Refused, "moved") {
+		if done := mover.Apply(t.Context(), plans); done[1].Moves[0].Done || !strings.Contains(done[1].Moves[0].Refused, "moved") {
 			t.Fatalf("got %+v", done)
 		}
-		done := checkpoint.ApplyGroups(t.Context(), p.east, p.moves(true, "billing"))
+		done := p.move(true, "billing")
 		if !done[0].Moves[0].Done || p.east.at("billing", "orders", 0) != 172 || p.west.at("billing", "local", 0) != 3 {
 			t.Fatalf("got %+v", done)
 		}
 
 		p.west.commit("billing", "east.orders", 0, 7)
-		done = checkpoint.ApplyGroups(t.Context(), p.west, p.moves(false, "billing"))
+		done = p.move(false, "billing")
 		if !done[0].Moves[0].Done || p.west.at("billing", "east.orders", 0) != p.there(172) {
 			t.Fatalf("got %+v", done)
 		}
-		if again := p.moves(false, "billing"); !again[0].Moves[0].Done {
+		if _, again := p.moves(false, "billing"); !again[0].Moves[0].Done {
 			t.Errorf("got %+v, want nothing to do", again)
 		}
 		p.begin()
@@ -79,7 +85,7 @@ func TestBothWays(t *testing.T) {
 			between(t, nil, func(p *pair) {
 				t := p.t
 				p.stop()
-				stop := p.bothWays(naming)
+				stop, _ := p.bothWays(naming)
 				copied := "east.orders"
 				if naming == topology.Identity {
 					copied = "orders"
@@ -120,7 +126,7 @@ func TestBothWays(t *testing.T) {
 
 // bothWays runs the Syncers of flows both ways. The east produces what mapped
 // says, the west nothing.
-func (p *pair) bothWays(naming topology.Naming) (stop func()) {
+func (p *pair) bothWays(naming topology.Naming) (stop func(), routes [2]checkpoint.Routes) {
 	var flows [2]*topology.Flow
 	for i, ends := range [][2]string{{"east", "west"}, {"west", "east"}} {
 		flow, err := topology.NewFlow(ends[0], ends[1], func(f *topology.Flow) { f.Naming = naming })
@@ -135,15 +141,16 @@ func (p *pair) bothWays(naming topology.Naming) (stop func()) {
 	maps := [2]*mapped{p.maps, nothing}
 	var stops []func()
 	for i, sides := range [][2]*side{{p.east, p.west}, {p.west, p.east}} {
-		s := checkpoint.NewSyncer(checkpoint.Routes{
+		routes[i] = checkpoint.Routes{
 			Forward:  checkpoint.Route{Flow: flows[i], Maps: maps[i]},
 			Opposite: checkpoint.Route{Flow: flows[1-i], Maps: maps[1-i]},
-		}, sides[0], sides[1], quiet())
+		}
+		s := checkpoint.NewSyncer(routes[i], sides[0], sides[1], quiet())
 		stops = append(stops, start(p.t, s.Run))
 	}
 	return func() {
 		for _, stop := range stops {
 			stop()
 		}
-	}
+	}, routes
 }

@@ -15,7 +15,8 @@ import (
 )
 
 // side is a cluster as a Syncer sees it, in memory: groups, and the records of
-// internal topics. Its one broker is number 1. It refuses commits to groups with
+// internal topics. Its brokers are numbers 1 to brokers; whose a group is the length
+// of its name says. It refuses commits to groups with
 // members, as Kafka does. An error of fault fails a request, after it was
 // carried out if done.
 type side struct {
@@ -27,6 +28,9 @@ type side struct {
 	logs     map[string][]wire.Batch // partition 0 of topics
 	fetches  int
 	ends     map[string]int64 // what ListOffset says
+	brokers  int32
+	silent   int32 // the broker that does not answer
+	readOnly error // what appends fail with
 
 	fault    func(req kmsg.Request) (done bool, err error)
 	tamper   func(resp kmsg.Response)
@@ -45,7 +49,7 @@ type checkpointed struct {
 }
 
 func newSide() *side {
-	return &side{groups: map[string]*sideGroup{}, topics: map[string][]wire.Record{}, epochs: map[string]int32{}, requests: map[int16]int{}, logs: map[string][]wire.Batch{}, ends: map[string]int64{}}
+	return &side{groups: map[string]*sideGroup{}, topics: map[string][]wire.Record{}, epochs: map[string]int32{}, requests: map[int16]int{}, logs: map[string][]wire.Batch{}, ends: map[string]int64{}, brokers: 1}
 }
 
 func (s *side) group(name string) *sideGroup {
@@ -101,11 +105,16 @@ func (s *side) count() (n int) {
 	return n
 }
 
-func (s *side) RequestBroker(ctx context.Context, _ int32, req kmsg.Request) (kmsg.Response, error) {
-	return s.Request(ctx, req)
-}
+func (s *side) coordinator(group string) int32 { return 1 + int32(len(group))%s.brokers }
 
 func (s *side) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	return s.RequestBroker(ctx, 1, req)
+}
+
+func (s *side) RequestBroker(ctx context.Context, broker int32, req kmsg.Request) (kmsg.Response, error) {
+	if broker == s.silent {
+		return nil, errBroken
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -119,20 +128,22 @@ func (s *side) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, er
 		return nil, err
 	}
 	s.requests[req.Key()]++
-	resp := s.answer(req)
+	resp := s.answer(broker, req)
 	if s.tamper != nil {
 		s.tamper(resp)
 	}
 	return resp, err
 }
 
-func (s *side) answer(req kmsg.Request) kmsg.Response {
+func (s *side) answer(broker int32, req kmsg.Request) kmsg.Response {
 	resp := req.ResponseKind()
 	resp.SetVersion(req.MaxVersion())
 	switch req := req.(type) {
 	case *kmsg.MetadataRequest:
 		resp := resp.(*kmsg.MetadataResponse)
-		resp.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 1}}
+		for id := range s.brokers {
+			resp.Brokers = append(resp.Brokers, kmsg.MetadataResponseBroker{NodeID: id + 1})
+		}
 		for _, t := range req.Topics {
 			topic := kmsg.NewMetadataResponseTopic()
 			topic.Topic = t.Topic
@@ -146,7 +157,7 @@ func (s *side) answer(req kmsg.Request) kmsg.Response {
 	case *kmsg.FindCoordinatorRequest:
 		for _, key := range req.CoordinatorKeys {
 			c := kmsg.NewFindCoordinatorResponseCoordinator()
-			c.Key, c.NodeID = key, 1
+			c.Key, c.NodeID = key, s.coordinator(key)
 			resp := resp.(*kmsg.FindCoordinatorResponse)
 			resp.Coordinators = append(resp.Coordinators, c)
 		}
@@ -158,7 +169,7 @@ func (s *side) answer(req kmsg.Request) kmsg.Response {
 			if g.members {
 				one.GroupState = "Stable"
 			}
-			if len(req.StatesFilter) == 0 || g.members {
+			if s.coordinator(name) == broker && (len(req.StatesFilter) == 0 || g.members) {
 				resp.Groups = append(resp.Groups, one)
 			}
 		}
@@ -242,6 +253,9 @@ func (s *side) Append(ctx context.Context, topic string, _ int32, records []wire
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.readOnly != nil {
+		return 0, s.readOnly
+	}
 	base := int64(len(s.topics[topic]))
 	for _, rec := range records {
 		rec.Offset = int64(len(s.topics[topic]))

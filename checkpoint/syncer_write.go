@@ -115,9 +115,13 @@ func (s *Syncer) judge(w *work, g *group, p *groupPartition, at kafka.TopicParti
 
 // note is the checkpoint of one partition of a group, with what is remembered.
 func note(g *group, p *groupPartition, at kafka.TopicPartition, here position, metadata string, now time.Time) wire.Record {
-	rec := EncodeCheckpoint(Checkpoint{Group: g.name, Topic: p.targetTopic, Partition: at.Partition, Upstream: here.up, Downstream: here.down, Metadata: metadata})
+	return noteOf(recallKey{g.name, p.targetTopic, at.Partition}, here, metadata, p.ours, now)
+}
+
+func noteOf(k recallKey, here position, metadata string, ours memory, now time.Time) wire.Record {
+	rec := EncodeCheckpoint(Checkpoint{Group: k.group, Topic: k.targetTopic, Partition: k.partition, Upstream: here.up, Downstream: here.down, Metadata: metadata})
 	rec.Timestamp = now.UnixMilli()
-	remember(&rec, here, p.ours)
+	remember(&rec, here, ours)
 	return rec
 }
 

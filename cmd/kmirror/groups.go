@@ -20,8 +20,8 @@ import (
 type groupRow struct {
 	Cluster   string `json:"cluster"`
 	Group     string `json:"group"`
-	State     string `json:"state"` // Kafka's: Empty, Stable, ...
-	Members   int    `json:"members"`
+	State     string `json:"state"`   // Kafka's: Empty, Stable, ...
+	Members   int    `json:"members"` // -1 unknown
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
 	Offset    int64  `json:"offset"`
@@ -177,11 +177,10 @@ func (a *app) clusterGroups(ctx context.Context, clusters []*topology.Cluster, w
 		found, err := a.groupsOf(ctx, t, wants)
 		if err != nil {
 			faults = append(faults, err)
-			continue
 		}
 		rows = append(rows, found...)
 	}
-	if len(faults) == len(clusters) {
+	if len(faults) == len(clusters) && len(rows) == 0 {
 		return errors.Join(faults...)
 	}
 	if len(o.names) > 0 && len(rows) == 0 && len(faults) == 0 {
@@ -190,15 +189,17 @@ func (a *app) clusterGroups(ctx context.Context, clusters []*topology.Cluster, w
 	return errors.Join(append(faults, a.showGroups(rows))...)
 }
 
+// groupsOf returns what is known of the groups of a cluster; with an error it is not
+// all.
 func (a *app) groupsOf(ctx context.Context, t *topology.Cluster, wants func(string) bool) ([]groupRow, error) {
 	cluster, metadata, err := a.connect(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	defer cluster.close()
-	groups, err := readGroups(ctx, cluster, wants)
-	if err != nil {
-		return nil, err
+	groups, unread := readGroups(ctx, cluster, wants)
+	if len(groups) == 0 {
+		return nil, unread
 	}
 	wanted := map[string]bool{}
 	for _, g := range groups {
@@ -210,7 +211,7 @@ func (a *app) groupsOf(ctx context.Context, t *topology.Cluster, wants func(stri
 	}
 	_, ends, err := spans(ctx, cluster.Cluster, metadata, slices.Sorted(maps.Keys(wanted)))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(unread, err)
 	}
 	var rows []groupRow
 	for _, g := range groups {
@@ -222,7 +223,7 @@ func (a *app) groupsOf(ctx context.Context, t *topology.Cluster, wants func(stri
 			}
 		}
 	}
-	return rows, nil
+	return rows, unread
 }
 
 func lag(offset, end int64) int64 {
@@ -245,7 +246,7 @@ func (a *app) showGroups(rows []groupRow) error {
 	}
 	t := newTable("CLUSTER", "GROUP", "STATE", ">MEMBERS", "TOPIC", ">PARTITION", ">OFFSET", ">END", ">LAG")
 	for _, r := range rows {
-		t.row(r.Cluster, r.Group, r.State, r.Members, r.Topic, r.Partition, r.Offset, offset(r.End), offset(r.Lag))
+		t.row(r.Cluster, r.Group, r.State, offset(int64(r.Members)), r.Topic, r.Partition, r.Offset, offset(r.End), offset(r.Lag))
 	}
 	return t.write(a.out, "")
 }
@@ -254,45 +255,49 @@ func (a *app) showGroups(rows []groupRow) error {
 type group struct {
 	name    string
 	state   string
-	members int
+	members int // -1 unknown
 	offsets map[string]map[int32]int64
 }
 
 // readGroups reads the groups that are wanted, sorted by name, without those that
-// committed nothing: as many as one request takes in each.
+// committed nothing: as many as one request takes in each. What brokers that do not
+// answer know is not among them, which the error says.
 func readGroups(ctx context.Context, cluster *remote, wanted func(string) bool) ([]*group, error) {
 	fault := func(err error) error { return fmt.Errorf("read the groups of %s: %w", cluster.Name(), err) }
-	sides, err := checkpoint.ReadGroups(ctx, cluster.Cluster, wanted)
-	if err != nil {
-		return nil, fault(err)
+	sides, unread := checkpoint.ReadGroups(ctx, cluster.Cluster, wanted)
+	if unread != nil {
+		unread = fault(unread)
 	}
 	var names []string
+	var first string
+	failed := 0
 	for name, side := range sides {
-		if side.Err != nil {
-			return nil, fault(fmt.Errorf("group %s: %w", name, side.Err))
-		}
-		if len(side.Offsets) > 0 {
+		switch {
+		case side.Err != nil:
+			if failed++; first == "" || name < first {
+				first = name
+			}
+		case len(side.Offsets) > 0:
 			names = append(names, name)
 		}
 	}
+	if failed > 0 {
+		unread = errors.Join(unread, fault(fmt.Errorf("%s could not be read, the first is %s: %w", plural(failed, "group"), clean(first), sides[first].Err)))
+	}
+	if len(names) == 0 {
+		return nil, unread
+	}
 	slices.Sort(names)
-	members := map[string]int{}
-	if len(names) > 0 {
-		admin, err := cluster.Admin(ctx)
-		if err != nil {
-			return nil, fault(err)
-		}
-		described, err := await(ctx, func() ([]*sarama.GroupDescription, error) { return admin.DescribeConsumerGroups(names) })
-		if err != nil {
-			return nil, fault(err)
-		}
-		for _, d := range described {
-			members[d.GroupId] = len(d.Members)
-		}
+	members, err := membersOf(ctx, cluster, names)
+	if err != nil {
+		unread = errors.Join(unread, fault(err))
 	}
 	groups := make([]*group, 0, len(names))
 	for _, name := range names {
-		g := &group{name: name, state: sides[name].State, members: members[name], offsets: map[string]map[int32]int64{}}
+		g := &group{name: name, state: sides[name].State, members: -1, offsets: map[string]map[int32]int64{}}
+		if n, known := members[name]; known {
+			g.members = n
+		}
 		for at, c := range sides[name].Offsets {
 			if g.offsets[at.Topic] == nil {
 				g.offsets[at.Topic] = map[int32]int64{}
@@ -301,14 +306,31 @@ func readGroups(ctx context.Context, cluster *remote, wanted func(string) bool) 
 		}
 		groups = append(groups, g)
 	}
-	return groups, nil
+	return groups, unread
+}
+
+// membersOf counts the members of groups.
+func membersOf(ctx context.Context, cluster *remote, names []string) (map[string]int, error) {
+	admin, err := cluster.Admin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	described, err := await(ctx, func() ([]*sarama.GroupDescription, error) { return admin.DescribeConsumerGroups(names) })
+	if err != nil {
+		return nil, err
+	}
+	members := make(map[string]int, len(described))
+	for _, d := range described {
+		members[d.GroupId] = len(d.Members)
+	}
+	return members, nil
 }
 
 // groupOffsets reads all that a group has committed in a cluster.
 func groupOffsets(ctx context.Context, cluster *remote, name string) (map[string]map[int32]int64, error) {
 	groups, err := readGroups(ctx, cluster, func(other string) bool { return other == name })
-	if err != nil || len(groups) == 0 {
+	if len(groups) == 0 {
 		return nil, err
 	}
-	return groups[0].offsets, nil
+	return groups[0].offsets, nil // whatever else is not known
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -53,7 +54,7 @@ func (b *bridge) routes(ctx context.Context) (checkpoint.Routes, error) {
 }
 
 // lookAtGroups judges groups of the flow from FROM to TO, as the daemon would, and
-// hands them over in lots.
+// hands them over in lots. With an *UnlistedError those that are known were.
 func (b *bridge) lookAtGroups(ctx context.Context, filter groupFilter, each func([]checkpoint.GroupStatus) error) error {
 	routes, err := b.routes(ctx)
 	if err != nil {
@@ -135,17 +136,21 @@ func (a *app) flowGroups(ctx context.Context, cfg *topology.Config, flow *topolo
 		}
 		return nil
 	})
-	if err != nil {
+	unlisted := (*checkpoint.UnlistedError)(nil)
+	if err != nil && !errors.As(err, &unlisted) {
 		return err
 	}
 	answer := all.Answer()
+	if err != nil && answer.Total == 0 {
+		return err
+	}
 	if len(o.names) > 0 && answer.Total == 0 {
 		return withCode(exitNotFound, fmt.Errorf("group %s has committed nothing in the topics that %s mirrors, or is none that it selects", strings.Join(o.names, ", "), flow.Name))
 	}
 	if err := a.showFlowGroups(flow, answer, o.details()); err != nil {
 		return err
 	}
-	return a.checked(flow.Name, strings.Join(exceeded, "; "))
+	return errors.Join(a.checked(flow.Name, strings.Join(exceeded, "; ")), err)
 }
 
 // groupLags knows how far groups are from the ends of both sides.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"kmirror/checkpoint"
@@ -32,6 +33,7 @@ type movedMove struct {
 	LocalUnread int64  `json:"local_unread"` // the same, and not read: the group will not get them
 	Refused     string `json:"refused,omitempty"`
 	Done        bool   `json:"done"`
+	Unwritten   string `json:"unwritten,omitempty"` // why the move could not be written down
 }
 
 // moveGroups carries groups back to the source, or has the target's follow it
@@ -45,47 +47,55 @@ func (a *app) moveGroups(ctx context.Context, cfg *topology.Config, flow *topolo
 		return err
 	}
 	defer b.close()
-	plans, moved, err := b.plan(ctx, o)
-	if err != nil {
+	mover, plans, err := b.plan(ctx, o)
+	var unlisted *checkpoint.UnlistedError
+	switch {
+	case errors.As(err, &unlisted): // about what is known something can be done
+	case err != nil:
 		return err
-	}
-	if len(plans) == 0 {
+	case len(plans) == 0:
 		return withCode(exitNotFound, fmt.Errorf("no group has offsets on copies of %s in %s", flow.From, flow.To))
 	}
 	if !o.dryRun {
-		plans = checkpoint.ApplyGroups(ctx, moved.Cluster, plans)
+		plans = mover.Apply(ctx, plans)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return a.showMoves(plans, moved.Name(), o)
+	moved := flow.To
+	if o.failback {
+		moved = flow.From
+	}
+	return errors.Join(a.showMoves(plans, moved, o), err)
 }
 
-// plan says what is to be moved, and where.
-func (b *bridge) plan(ctx context.Context, o groupsOptions) (plans []checkpoint.GroupPlan, moved *remote, err error) {
+// plan says what is to be moved, and where. With an *UnlistedError that is not all.
+func (b *bridge) plan(ctx context.Context, o groupsOptions) (*checkpoint.GroupMover, []checkpoint.GroupPlan, error) {
 	routes, err := b.routes(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	source, _, err := b.remote(ctx, b.from)
+	source, inSource, err := b.remote(ctx, b.from)
 	if err != nil {
 		return nil, nil, err
 	}
-	target, _, err := b.remote(ctx, b.to)
+	target, inTarget, err := b.remote(ctx, b.to)
 	if err != nil {
 		return nil, nil, err
 	}
-	wants := func(group string) bool { return o.wants(b.forward, group) }
-	there, err := checkpoint.ReadGroups(ctx, source.Cluster, wants)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the groups of %s: %w", b.from, err)
+	mover := checkpoint.NewGroupMover(routes, source.Cluster, target.Cluster, slog.New(slog.DiscardHandler))
+	has := func(metadata *kafka.Metadata) func(string) bool {
+		return func(topic string) bool { return metadata.Topics[topic] != nil }
 	}
-	here, err := checkpoint.ReadGroups(ctx, target.Cluster, wants)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the groups of %s: %w", b.to, err)
+	if err := mover.Recall(ctx, has(inSource), has(inTarget)); err != nil {
+		return nil, nil, err
+	}
+	there, here, unlisted := mover.Read(ctx, func(group string) bool { return o.wants(b.forward, group) }, o.names)
+	if there == nil {
+		return nil, nil, unlisted
 	}
 	if o.adopt {
-		return checkpoint.PlanAdopt(routes, there, here, o.names), target, nil
+		return mover, mover.Adopt(there, here, o.names), unlisted
 	}
 	_, copies := b.copies()
 	ends := map[string]map[int32]int64{}
@@ -95,12 +105,13 @@ func (b *bridge) plan(ctx context.Context, o groupsOptions) (plans []checkpoint.
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
-	return checkpoint.PlanFailback(routes, there, here, o.names, func(topic string, partition int32) int64 { return known(ends, topic, partition) }), source, nil
+	plans := mover.Failback(there, here, o.names, func(topic string, partition int32) int64 { return known(ends, topic, partition) })
+	return mover, plans, unlisted
 }
 
 func (a *app) showMoves(plans []checkpoint.GroupPlan, moved string, o groupsOptions) error {
 	all := make([]movedGroup, 0, len(plans))
-	refused := 0
+	refused, done := 0, 0
 	t := newTable("GROUP", "TOPIC IN "+moved, ">PARTITION", ">FROM", ">TO", "STANDS AT", "")
 	for _, p := range plans {
 		one := movedGroup{Group: p.Group, Refused: p.Refused, Moves: make([]movedMove, 0, len(p.Moves))}
@@ -111,13 +122,16 @@ func (a *app) showMoves(plans []checkpoint.GroupPlan, moved string, o groupsOpti
 		for _, m := range p.Moves {
 			one.Moves = append(one.Moves, movedMove{
 				Topic: m.Topic, Partition: m.Partition, From: m.From, To: m.To, OtherTopic: m.OtherTopic, OtherOffset: m.OtherOffset,
-				Exact: m.Exact, Shortfall: m.Shortfall, LocalRead: m.LocalRead, LocalUnread: m.LocalUnread, Refused: m.Refused, Done: m.Done,
+				Exact: m.Exact, Shortfall: m.Shortfall, LocalRead: m.LocalRead, LocalUnread: m.LocalUnread, Refused: m.Refused, Done: m.Done, Unwritten: m.Unwritten,
 			})
 			if p.Refused != "" {
 				continue
 			}
-			if m.Refused != "" {
+			switch {
+			case m.Refused != "":
 				refused++
+			case m.Done:
+				done++
 			}
 			t.row(p.Group, m.Topic, m.Partition, offset(m.From), offset(m.To), fmt.Sprintf("%s %d", m.OtherTopic, m.OtherOffset), moveNote(m, o.dryRun))
 		}
@@ -135,8 +149,10 @@ func (a *app) showMoves(plans []checkpoint.GroupPlan, moved string, o groupsOpti
 		return nil
 	case o.dryRun:
 		return withCode(exitBusy, fmt.Errorf("%s would be refused", plural(refused, "move")))
+	case done == 0:
+		return withCode(exitBusy, fmt.Errorf("%s refused", plural(refused, "move")))
 	default:
-		return withCode(exitBusy, fmt.Errorf("%s refused; what else there was is done", plural(refused, "move")))
+		return withCode(exitBusy, fmt.Errorf("%s refused; the rest is done", plural(refused, "move")))
 	}
 }
 
@@ -158,6 +174,9 @@ func moveNote(m checkpoint.GroupMove, dry bool) string {
 	}
 	if m.Shortfall > 0 {
 		notes = append(notes, plural(int(m.Shortfall), "record")+" not mirrored yet")
+	}
+	if m.Unwritten != "" {
+		notes = append(notes, fmt.Sprintf("not written down (%s): if the group goes on before a kmirror that runs has seen it, it may be diverged", m.Unwritten))
 	}
 	if m.LocalRead > 0 {
 		notes = append(notes, fmt.Sprintf("%s it has read were written locally", plural(int(m.LocalRead), "record")))
