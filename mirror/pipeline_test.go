@@ -148,7 +148,7 @@ func (p *pipeline) begin() {
 		}
 	}
 	if len(st.last) > 0 {
-		if compared, err := checkSeam(ctx, p.source, "s", "t", 0, st.last, st.carries); err != nil || !compared {
+		if compared, err := checkSeam(ctx, p.source, st.last, st.carries); err != nil || !compared {
 			p.t.Fatalf("seam: compared %v, %v", compared, err)
 		}
 	}

@@ -30,10 +30,13 @@ type standing struct {
 	end     int64            // the target's high watermark, up to which it was read
 	last    wire.Batch       // the last batch of ours, if one is left
 	carries []checkpoint.Run // what last carries
+	void    bool             // the map says that the source no longer has what last carries: it was cut off
 	lost    int64            // target offsets that the map knew and the target no longer has; 0 normally
 	doubled []checkpoint.Run // what was in the target already when it was appended; none normally
 
-	unmapped bool // the map as it was persisted does not reach last
+	tail     tail  // what was read
+	mapped   int64 // the target offset that the map as it was persisted reaches
+	unmapped int   // batches of ours beyond that
 
 	seen   map[checkpoint.Producer]bool  // epochs of ours with batches behind the end of the map
 	doubt  bool                          // another batch stands where the map begins that the ledger still proves, so nobody knows what stands before it
@@ -112,7 +115,6 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 	if st.end, err = target.ListOffset(ctx, topic, partition, atLatest); err != nil {
 		return st, fmt.Errorf("read the end of %s/%d: %w", topic, partition, err)
 	}
-	_, persisted, _ := known.End()
 	floor := proven(ledger, known, start)
 	if st.lost, st.doubt, err = verify(ctx, target, topic, partition, start, floor, st.end, ledger, known); err != nil {
 		return st, err
@@ -126,25 +128,22 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 	if ok {
 		from = max(from, mapped-1) // the last batch of ours is wanted for the seam
 	}
+	_, st.mapped, _ = known.End() // what stands between was cut off the source
+	st.tail = tail{ledger: ledger, from: from, end: st.end, floor: floor}
 	begun := map[checkpoint.Producer]bool{} // epochs that took the map back to their beginning
-	var order sequences
-	err = scan(ctx, target, topic, partition, from, st.end, nil, func(b wire.Batch) error {
-		order.pass(b)
-		if b.LastOffset() < floor {
+	err = st.tail.walk(ctx, target, topic, partition, func(b wire.Batch, runs []checkpoint.Run, follows bool) error {
+		who := checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}
+		if len(runs) == 0 {
+			if !b.IsControl() && b.BaseSequence() >= 0 && len(st.others) < maxOthers {
+				if st.others == nil {
+					st.others = map[checkpoint.Producer]int64{}
+				}
+				st.others[who] = b.BaseOffset()
+			}
 			return nil
 		}
-		runs, err := ledger.RunsFrom(b, floor)
-		if err == nil && len(runs) == 0 && !b.IsControl() && b.BaseSequence() >= 0 && len(st.others) < maxOthers {
-			if st.others == nil {
-				st.others = map[checkpoint.Producer]int64{}
-			}
-			st.others[checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}] = b.BaseOffset()
-		}
-		if err != nil || len(runs) == 0 {
-			return err
-		}
-		st.seen[checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}] = true
-		if !order.follows(b) { // what stood before it is gone: it is mirrored again, and this with it
+		st.seen[who] = true
+		if !follows { // what stood before it is gone: it is mirrored again, and this with it
 			if st.gap == 0 {
 				_, st.gapAt, _ = known.End()
 			}
@@ -152,13 +151,14 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 			return nil
 		}
 		st.last, st.carries = append(st.last[:0], b...), runs
-		st.unmapped = b.LastOffset() >= min(mapped, persisted)
-		err = complete(ledger, known, b)
+		if st.void = b.BaseOffset() >= mapped && b.LastOffset() < st.mapped; b.LastOffset() >= st.mapped {
+			st.unmapped++
+		}
+		err := complete(ledger, known, b)
 		back := (*checkpoint.OrderError)(nil)
 		if !errors.As(err, &back) {
 			return err
 		}
-		who := checkpoint.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}
 		if b.BaseSequence() != 0 || begun[who] {
 			st.doubled = append(st.doubled, back.Run)
 			return nil
@@ -171,6 +171,30 @@ func stand(ctx context.Context, target partitionReader, topic string, partition 
 		return complete(ledger, known, b)
 	})
 	return st, err
+}
+
+// tail is the part of a target's log that is read for a position.
+type tail struct {
+	ledger    *checkpoint.Ledger
+	from, end int64
+	floor     int64 // see proven
+}
+
+// walk reads it: each batch with what it carries, nothing if it is not ours, and
+// whether it follows on those of ours before it.
+func (t tail) walk(ctx context.Context, target partitionReader, topic string, partition int32, fn func(b wire.Batch, carries []checkpoint.Run, follows bool) error) error {
+	var order sequences
+	return scan(ctx, target, topic, partition, t.from, t.end, func(b wire.Batch) error {
+		order.pass(b)
+		if b.LastOffset() < t.floor {
+			return nil
+		}
+		carries, err := t.ledger.RunsFrom(b, t.floor)
+		if err != nil {
+			return err
+		}
+		return fn(b, carries, len(carries) > 0 && order.follows(b))
+	})
 }
 
 // maxOthers bounds what is remembered of strangers.
@@ -228,7 +252,7 @@ func verify(ctx context.Context, target partitionReader, topic string, partition
 			break
 		}
 		var at wire.Batch
-		err := scan(ctx, target, topic, partition, mapped-1, mapped, nil, func(b wire.Batch) error {
+		err := scan(ctx, target, topic, partition, mapped-1, mapped, func(b wire.Batch) error {
 			if b.BaseOffset() < mapped && b.LastOffset() >= mapped-1 {
 				at = append(at[:0], b...)
 			}

@@ -298,6 +298,7 @@ func TestRule14IncomparableSeamIsADoubt(t *testing.T) {
 				t.Fatalf("%d records were written to the ledger, want the step", books.end-end)
 			}
 			books.truncate(end)
+			books.epoch++ // which takes an election
 			w.die(a)
 			b := w.live("b", rulePort{w}, endless)
 			err := b.take()

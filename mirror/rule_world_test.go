@@ -150,6 +150,7 @@ func (w *ruleWorld) wantHole(t *testing.T) {
 type ruleTarget interface {
 	fenceTarget
 	LastSequences(ctx context.Context, topic string, partition int32) (map[kafka.Producer]int32, error)
+	LeaderEpoch(ctx context.Context, topic string, partition int32) (int32, error)
 	Read(ctx context.Context, topic string, partition int32, from int64, fn func(wire.Record) error) (int64, error)
 }
 
@@ -216,6 +217,12 @@ func (p rulePort) EndTransaction(_ context.Context, id string, who kafka.Produce
 	return after, err
 }
 
+func (p rulePort) LeaderEpoch(_ context.Context, topic string, partition int32) (int32, error) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	return p.w.logs[kafka.TopicPartition{Topic: topic, Partition: partition}].epoch, nil
+}
+
 func (p rulePort) LastSequences(context.Context, string, int32) (map[kafka.Producer]int32, error) {
 	return nil, nil
 }
@@ -275,7 +282,7 @@ func (w *ruleWorld) live(name string, target ruleTarget, allowed func() error) *
 	w.all.Go(func() { _ = l.ledger.Run(w.ctx) })
 	l.takeover = &takeover{
 		cfg: func() *topology.Flow { return w.flow }, fence: x, source: ruleSourcePort{w.sources[0]}, target: target, load: loader.get, put: l.put,
-		accepted: func(partitionID, string) bool { return false }, doubled: func(int64) {}, journal: w, log: w.log,
+		proof: newLoader(provenLedgers(target)).get, accepted: func(partitionID, string) bool { return false }, doubled: func(int64) {}, journal: w, log: w.log,
 		start: func(context.Context, *topicPair, int32) (int64, error) { return w.sources[0].start, nil },
 	}
 	return l

@@ -76,9 +76,9 @@ func (f *fetches) again(res kafka.FetchResult, offset int64) (bool, error) {
 }
 
 // scan reads the batches of a partition from an offset to an end, in order.
-// Messages from before format 2 go to legacy, if that is not nil. It ends early
+// Messages from before format 2 are passed over. It ends early
 // where compaction or markers took what stood before the end.
-func scan(ctx context.Context, from partitionReader, topic string, partition int32, offset, end int64, legacy func([]wire.Record), fn func(wire.Batch) error) error {
+func scan(ctx context.Context, from partitionReader, topic string, partition int32, offset, end int64, fn func(wire.Batch) error) error {
 	f := fetches{from: from, topic: topic, partition: partition}
 	for offset < end {
 		res, err := f.next(ctx, offset)
@@ -98,9 +98,6 @@ func scan(ctx context.Context, from partitionReader, topic string, partition int
 				}
 				if len(old) == 0 {
 					break
-				}
-				if legacy != nil {
-					legacy(old)
 				}
 				next, rest = old[len(old)-1].Offset+1, after
 				continue

@@ -31,7 +31,7 @@ func TestAQuotaIsNotTheEndOfALog(t *testing.T) {
 		l, _ := randomSource(random, 300)
 		slow := &throttled{l, random}
 		batches := 0
-		err := scan(t.Context(), slow, "t", 0, 0, l.end, nil, func(wire.Batch) error { batches++; return nil })
+		err := scan(t.Context(), slow, "t", 0, 0, l.end, func(wire.Batch) error { batches++; return nil })
 		if err != nil || batches != len(l.batches) {
 			t.Errorf("scanned %d batches of %d, error %v", batches, len(l.batches), err)
 		}
@@ -52,7 +52,7 @@ func TestAHoleUpToTheEndIsTheEndOfALog(t *testing.T) {
 	l, _ := randomSource(rand.New(rand.NewPCG(1, 3)), 50)
 	l.end += 5
 	batches := 0
-	if err := scan(t.Context(), l, "t", 0, 0, l.end, nil, func(wire.Batch) error { batches++; return nil }); err != nil || batches != len(l.batches) {
+	if err := scan(t.Context(), l, "t", 0, 0, l.end, func(wire.Batch) error { batches++; return nil }); err != nil || batches != len(l.batches) {
 		t.Errorf("scanned %d batches of %d, error %v", batches, len(l.batches), err)
 	}
 }

@@ -91,6 +91,7 @@ func (l *simLog) store(b wire.Batch) (base int64) {
 	own := slices.Clone(b)
 	base = l.end
 	own.SetBaseOffset(base)
+	own.SetLeaderEpoch(l.epoch)
 	l.batches, l.history = append(l.batches, own), append(l.history, own)
 	l.end = own.LastOffset() + 1
 	l.learn(own)

@@ -299,6 +299,20 @@ func (p simPort) LastSequences(ctx context.Context, topic string, partition int3
 	return got.(map[kafka.Producer]int32), nil
 }
 
+func (p simPort) LeaderEpoch(ctx context.Context, topic string, partition int32) (int32, error) {
+	log := p.log(topic, partition)
+	got, err := p.life.call(ctx, false, fmt.Sprintf("epoch %v", log.at), func(*simRequest) (any, error) {
+		if !log.leader {
+			return nil, errSimAgain
+		}
+		return log.epoch, nil
+	})
+	if err != nil {
+		return -1, err
+	}
+	return got.(int32), nil
+}
+
 // simSourcePort is the source as one life sees it.
 type simSourcePort struct{ life *simLife }
 

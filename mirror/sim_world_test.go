@@ -32,6 +32,7 @@ type simRules struct {
 	openLedger      bool // 12: the ledger is not fenced
 	noMap           bool // 13: the position is what the tail says
 	uncompared      bool // 14: a seam that cannot be compared passes
+	trustLedger     bool // 14: what the source no longer has is as any ledger says
 	trustingAcks    bool // 15: an acknowledgement below the end is a new run
 	staleMap        bool // 16: the map is not cut back after a truncation
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"kmirror/checkpoint"
@@ -18,7 +19,7 @@ import (
 //
 //  1. end the former owners (see fence)
 //  2. read ledger and map, then the target's tail: the position
-//  3. compare the seam
+//  3. compare the seam: all that the map did not hold yet
 //  4. write down that the partition is ours, then where the epoch begins
 //
 // A crash after any of these steps leaves nothing that the next attempt could
@@ -33,6 +34,7 @@ type takeover struct {
 	target   takeoverTarget
 	load     func(ctx context.Context, key checkpoint.Key) (checkpoint.Loaded, error)
 	put      putter
+	proof    func(ctx context.Context, key checkpoint.Key) (checkpoint.Loaded, error) // see provenLedgers
 	accepted func(id partitionID, kind string) bool
 	start    func(ctx context.Context, pair *topicPair, partition int32) (int64, error)
 	inherit  heir // what MirrorMaker 2 left; nil: nothing
@@ -45,6 +47,8 @@ type takeover struct {
 type takeoverTarget interface {
 	partitionReader
 	LastSequences(ctx context.Context, topic string, partition int32) (map[kafka.Producer]int32, error)
+	// LeaderEpoch is that of the present leader, by its own word; -1: it does not tell.
+	LeaderEpoch(ctx context.Context, topic string, partition int32) (int32, error)
 }
 
 // witness is what this instance knows of a partition from earlier attempts in
@@ -115,7 +119,7 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		a.Key = key
 		idle = append(idle, checkpoint.EncodeDeleted(a))
 	}
-	if b.origin, err = t.position(ctx, id, pair, loaded, known, st, seen, remembered); err != nil {
+	if b.origin, err = t.position(ctx, id, key, pair, loaded, known, st, seen, remembered); err != nil {
 		return b, err
 	}
 	t.fence.settled(id) // whoever had something under way was ended
@@ -201,7 +205,7 @@ func (t *takeover) incarnation(id partitionID, pair *topicPair, loaded checkpoin
 }
 
 // position says where to go on, by how the target stands, and compares the seam.
-func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, seen *witness, remembered map[kafka.Producer]int32) (from origin, err error) {
+func (t *takeover) position(ctx context.Context, id partitionID, key checkpoint.Key, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, seen *witness, remembered map[kafka.Producer]int32) (from origin, err error) {
 	if gap := seen.targetEnd - st.end; gap > st.lost {
 		st.lost = gap
 	}
@@ -231,7 +235,11 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 	if err := t.forgotten(ctx, id, pair, loaded, known, st); err != nil {
 		return from, err
 	}
-	next, begun, err := t.next(ctx, id, pair, loaded, known, st, remembered)
+	var memory recollection
+	if len(st.last) == 0 && st.lost == 0 && known == sameTopics {
+		memory = recall(loaded, remembered, t.remembered(ctx, kafka.TopicPartition{Topic: pair.targetName, Partition: id.Partition}))
+	}
+	next, begun, err := t.next(id, pair, loaded, known, st, memory)
 	if err != nil {
 		return from, err
 	}
@@ -274,14 +282,16 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 		if err := t.decide(id, t.policies(id).RetentionLoss == topology.LossContinue, in); err != nil {
 			return from, err
 		}
-		return origin{source: start, targetEnd: st.end}, nil
-	case next < start: // mirroring begins only now, so nothing was promised
-		next = start
 	}
-	if err := t.seam(ctx, id, pair, st, next, start, end); err != nil {
+	if err := t.seam(ctx, id, key, pair, st, next, start, end); err != nil {
 		return from, err
 	}
-	return origin{source: next, targetEnd: st.end}, nil
+	if memory.next > 0 && next != end {
+		if err := t.remembers(ctx, id, key, pair, st, memory); err != nil {
+			return from, err
+		}
+	}
+	return origin{source: max(next, start), targetEnd: st.end}, nil // before start nothing was promised, or it is accepted that it is lost
 }
 
 // next is the source offset to go on with, by the later of tail and map. begun:
@@ -290,19 +300,13 @@ func (t *takeover) position(ctx context.Context, id partitionID, pair *topicPair
 // The tail tells; where it holds nothing of ours any more, the producers that its
 // leader remembers do, and before the first record ever what an earlier tenure
 // began with, so that start: latest does not move on at every restart.
-func (t *takeover) next(ctx context.Context, id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, remembered map[kafka.Producer]int32) (next int64, begun bool, err error) {
+func (t *takeover) next(id partitionID, pair *topicPair, loaded checkpoint.Loaded, known acquaintance, st standing, memory recollection) (next int64, begun bool, err error) {
 	next, begun = nextSource(loaded.Runs)
 	if begun { // what followed and was dropped may have expired at the source since
 		next = max(next, loaded.Runs.Through())
 	}
-	if len(st.last) == 0 && st.lost == 0 && known == sameTopics {
-		for _, last := range []map[kafka.Producer]int32{remembered, t.remembered(ctx, kafka.TopicPartition{Topic: pair.targetName, Partition: id.Partition})} {
-			for p, sequence := range last {
-				if at, ok := loaded.Ledger.Source(p.ID, p.Epoch, sequence); ok && at+1 > next {
-					next, begun = at+1, true
-				}
-			}
-		}
+	if memory.next > next {
+		next, begun = memory.next, true
 	}
 	if !begun && st.lost > 0 { // all of the copy is gone, also what earlier epochs wrote
 		next, _, begun = loaded.Runs.End()
@@ -339,6 +343,46 @@ func (t *takeover) beginning(id partitionID, pair *topicPair, loaded checkpoint.
 		in.Action = fmt.Sprintf("mirrors it again from source offset %d", first)
 	}
 	return first, true, t.decide(id, remirror, in)
+}
+
+// recollection is what a target's leader remembers of a producer of ours, where the
+// log holds nothing of ours any more.
+type recollection struct {
+	who      kafka.Producer
+	sequence int32
+	next     int64 // behind the source offset that it stands for, by the ledger; 0: there is none
+}
+
+// recall finds the furthest of what leaders remember, if the map does not reach it.
+func recall(loaded checkpoint.Loaded, remembered ...map[kafka.Producer]int32) (furthest recollection) {
+	mapped, begun := nextSource(loaded.Runs)
+	if begun {
+		mapped = max(mapped, loaded.Runs.Through())
+	}
+	for _, last := range remembered {
+		for p, sequence := range last {
+			if at, ok := loaded.Ledger.Source(p.ID, p.Epoch, sequence); ok && at+1 > max(mapped, furthest.next) {
+				furthest = recollection{p, sequence, at + 1}
+			}
+		}
+	}
+	return furthest
+}
+
+// remembers says what it is worth that a leader remembers what is not in the log any
+// more: there is nothing to compare, so that it is as good as the ledger.
+func (t *takeover) remembers(ctx context.Context, id partitionID, key checkpoint.Key, pair *topicPair, st standing, memory recollection) error {
+	proof, err := t.proof(ctx, key)
+	if err != nil {
+		return fmt.Errorf("read what of the ledger is certain: %w", err)
+	}
+	if at, ok := proof.Ledger.Source(memory.who.ID, memory.who.Epoch, memory.sequence); ok && at+1 == memory.next {
+		return nil
+	}
+	in := about(id, KindSeamUnverified, fmt.Sprintf("target %s/%d holds nothing of this flow any more, the map does not reach what it held last, and since the ledger of that was written its topic (%s) has another leader, who may have lost some of it: that mirroring stands at %d rests on what is left of the ledger",
+		pair.targetName, id.Partition, checkpoint.MapTopic, memory.next), "")
+	in.SourceOffset, in.TargetOffset = memory.next, st.end
+	return t.decide(id, t.policies(id).SeamUnverified == topology.LossContinue, in)
 }
 
 // remembered is the last sequence of every producer that the partition's leader
@@ -417,33 +461,67 @@ func (t *takeover) lostTail(ctx context.Context, id partitionID, pair *topicPair
 	return nil
 }
 
-// seam compares the last batch of ours with the source.
+// seam compares with the source what stands in the target beyond the map as it was
+// persisted, or, where that is nothing, the last batch of ours. The map grows by it,
+// so a ledger that has lost steps must not say what stands there.
 //
-// Where the source no longer has its records, the position may still be beyond
-// doubt: at the source's end there is nothing that could be mirrored twice or
-// skipped, and what the map holds was written after the target's acknowledgement,
-// behind the ledger's steps and in the same partition, so that a ledger which had
-// lost its end would have lost it too.
-func (t *takeover) seam(ctx context.Context, id partitionID, pair *topicPair, st standing, next, start, end int64) error {
-	if len(st.last) == 0 {
+// Where the source no longer has the records, these are beyond doubt all the same: what
+// ends where the source's log does, for a step that was lost would have gone further;
+// and what the ledger says by steps that were written under the present leader of its
+// topic (see provenLedgers). What the map holds was written after the target's
+// acknowledgement, behind the ledger's steps and in the same partition, so that a
+// ledger which had lost its end would have lost it too.
+func (t *takeover) seam(ctx context.Context, id partitionID, key checkpoint.Key, pair *topicPair, st standing, next, start, end int64) error {
+	if len(st.last) == 0 || st.void {
 		return nil
 	}
-	compared, err := checkSeam(ctx, t.source, id.Topic, pair.targetName, id.Partition, st.last, st.carries)
-	if mismatch := (*seamError)(nil); errors.As(err, &mismatch) {
-		in := about(id, KindSeamMismatch, err.Error(), "")
-		in.SourceOffset, in.TargetOffset = mismatch.sourceOffset, mismatch.targetOffset
-		if halt := t.decide(id, false, in); halt != nil {
-			return halt
+	s := &seam{source: newCursor(t.source, id.Topic, id.Partition, end), target: pair.targetName, partition: id.Partition, start: start}
+	var ledger *checkpoint.Ledger
+	first, doubtful := int64(-1), int64(0)
+	compare := func(b wire.Batch, carries []checkpoint.Run) error {
+		open, err := s.compare(ctx, b, carries)
+		if err != nil || st.unmapped == 0 {
+			return err
+		}
+		open = slices.DeleteFunc(open, func(r checkpoint.Run) bool { return next == end && r.Source+r.Count == end })
+		if len(open) == 0 {
+			return nil
+		}
+		if ledger == nil {
+			proof, err := t.proof(ctx, key)
+			if err != nil {
+				return fmt.Errorf("read what of the ledger is certain: %w", err)
+			}
+			ledger = proof.Ledger
+		}
+		for _, r := range unproven(ledger, b, st.tail.floor, open) {
+			if doubtful += r.Count; first < 0 {
+				first = r.Target
+			}
 		}
 		return nil
 	}
-	if err != nil {
+	var err error
+	if st.unmapped <= 1 {
+		err = compare(st.last, st.carries)
+	} else {
+		err = st.tail.walk(ctx, t.target, pair.targetName, id.Partition, func(b wire.Batch, carries []checkpoint.Run, follows bool) error {
+			if !follows || b.LastOffset() < st.mapped {
+				return nil
+			}
+			return compare(b, carries)
+		})
+	}
+	if mismatch := (*seamError)(nil); errors.As(err, &mismatch) {
+		in := about(id, KindSeamMismatch, mismatch.Error(), "")
+		in.SourceOffset, in.TargetOffset = mismatch.sourceOffset, mismatch.targetOffset
+		return t.decide(id, false, in)
+	}
+	if err != nil || doubtful == 0 {
 		return err
 	}
-	if compared || next == end || !st.unmapped {
-		return nil
-	}
-	in := about(id, KindSeamUnverified, fmt.Sprintf("the source no longer has the last mirrored record of %s/%d, and the map does not prove it: whether mirroring stands at %d rests on the ledger alone (the source begins at %d)", id.Topic, id.Partition, next, start), "")
-	in.SourceOffset, in.TargetOffset = next, st.end
+	in := about(id, KindSeamUnverified, fmt.Sprintf("%d records in target %s/%d from %d on cannot be compared, for the source no longer has them (it begins at %d), the map does not reach them, and since their ledger was written its topic (%s) has another leader, who may have lost some of it: that mirroring stands at %d rests on what is left of the ledger",
+		doubtful, pair.targetName, id.Partition, first, start, checkpoint.MapTopic, next), "")
+	in.SourceOffset, in.TargetOffset, in.Count = next, first, doubtful
 	return t.decide(id, t.policies(id).SeamUnverified == topology.LossContinue, in)
 }

@@ -443,7 +443,7 @@ func (t *tenure) examine(ctx context.Context, pair *topicPair, l *lane) {
 		t.log.Warn("examine the target's tail", slog.Any("error", err))
 		return
 	}
-	err = scan(ctx, t.flow.target, pair.targetName, t.id.Partition, first.expected, first.base, nil, func(b wire.Batch) error {
+	err = scan(ctx, t.flow.target, pair.targetName, t.id.Partition, first.expected, first.base, func(b wire.Batch) error {
 		runs, err := loaded.Ledger.RunsFrom(b, first.expected)
 		for _, run := range runs {
 			t.flow.counters.doubled.Add(uint64(run.Count))

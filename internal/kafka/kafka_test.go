@@ -596,3 +596,21 @@ func TestSaramaIsSharedAndReopened(t *testing.T) {
 		t.Error("a closed cluster has a client")
 	}
 }
+
+// The leader says which of its epochs it is.
+func TestLeaderEpoch(t *testing.T) {
+	fake, c := start(t, kfake.NumBrokers(3), kfake.SeedTopics(1, "orders"))
+	mustAppend(t, c, "orders", 0, "1")
+	before, err := c.LeaderEpoch(t.Context(), "orders", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake.ShufflePartitionLeaders()
+	after, err := c.LeaderEpoch(t.Context(), "orders", 0)
+	if err != nil || after <= before {
+		t.Errorf("epoch %d, then %d, %v", before, after, err)
+	}
+	if _, err := c.LeaderEpoch(t.Context(), "nobody", 0); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("an unknown topic: %v", err)
+	}
+}
