@@ -175,6 +175,9 @@ func (w *world) verifyEqual(d *daemon) {
 	if late := d.verify(0, verifyThere, "--topic", "orders", "--since", time.Now().Add(time.Hour).UTC().Format(time.RFC3339)); late.Verdict != "nothing" {
 		w.t.Errorf("since in an hour: %+v", late)
 	}
+	if turns := d.verify(0, verifyThere, "--at-once", "1"); turns.Verdict != "equal" || len(turns.Topics) != 2 || turns.Topics[0].Tally != v.Topics[0].Tally || turns.Topics[1].Digest != v.Topics[1].Digest {
+		w.t.Errorf("a topic in a turn: %+v, all at once: %+v", turns, v)
+	}
 	out := d.mustKmirror("verify", verifyThere)
 	if !strings.Contains(out, "east.payments") || !strings.Contains(out, "equal") {
 		w.t.Errorf("it prints\n%s", out)

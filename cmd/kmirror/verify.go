@@ -31,6 +31,7 @@ type verifyOptions struct {
 	restart   bool
 	show      bool
 	canonical bool
+	atOnce    int
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -82,6 +83,7 @@ Exit code 0 says that all is the same, 7 that something differs.`,
 	flags.BoolVar(&o.restart, "restart", false, "forget a run that was stopped, and begin anew")
 	flags.StringVar(&o.state, "state", "", "keep there how far it has come, `DIRECTORY`; otherwise below data_dir")
 	flags.BoolVar(&o.show, "show", false, "show the bytes that differ; they may be secret")
+	flags.IntVar(&o.atOnce, "at-once", verify.DefaultAtOnce, "hold at most `N` partitions in memory (a topic's always together); if there are more, topics take turns")
 	flags.BoolVar(&o.canonical, "canonical", false, "open every batch, so that digests depend on the records alone and not on how they are batched and compressed")
 	return command
 }
@@ -97,6 +99,9 @@ func (o *verifyOptions) selection(now time.Time) (verify.Selection, error) {
 	}
 	if o.parallel < 1 || o.parallel > 64 {
 		return s, withCode(exitUsage, errors.New("--parallel is 1 to 64"))
+	}
+	if o.atOnce < 1 {
+		return s, withCode(exitUsage, errors.New("--at-once is 1 or more"))
 	}
 	if o.throttle < 0 {
 		return s, withCode(exitUsage, errors.New("--throttle is 0 or more"))
@@ -170,18 +175,23 @@ func (a *app) verify(ctx context.Context, name string, o verifyOptions, choice v
 		defer cluster.close()
 		return metadata.ClusterID, nil
 	}
-	v, err := verify.Prepare(ctx, verify.Clusters{Source: source.Cluster, Target: target.Cluster, Others: others}, cfg, flow, choice, kept)
-	if err != nil {
-		return a.notPrepared(flow, err)
+	setting := verify.Setting{Source: source.Cluster, Target: target.Cluster, Others: others, Config: cfg, Flow: flow, AtOnce: o.atOnce}
+	for {
+		v, err := verify.Prepare(ctx, setting, choice, kept)
+		if err != nil {
+			return a.notPrepared(flow, err)
+		}
+		work := verifying{
+			app: a, v: v, store: store,
+			options: verify.Options{
+				Source: source.Cluster, Target: target.Cluster, Parallel: o.parallel, Throttle: int64(o.throttle * 1e6),
+				Show: o.show, Canonical: v.Selection.Canonical,
+			},
+		}
+		if kept, err = work.run(ctx); err != nil || kept == nil {
+			return err
+		}
 	}
-	work := verifying{
-		app: a, v: v, store: store,
-		options: verify.Options{
-			Source: source.Cluster, Target: target.Cluster, Parallel: o.parallel, Throttle: int64(o.throttle * 1e6),
-			Show: o.show, Canonical: v.Selection.Canonical,
-		},
-	}
-	return work.run(ctx)
 }
 
 // kept is what an earlier run left, if it is to be gone on with.

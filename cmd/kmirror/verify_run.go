@@ -25,11 +25,12 @@ const (
 	verifySave = 2 * time.Second        // how often it is kept, at most
 )
 
-// run compares, keeps how far it has come, and reports.
-func (w *verifying) run(ctx context.Context) error {
+// run compares, keeps how far it has come, and reports; or returns the standing
+// with which the next turn begins.
+func (w *verifying) run(ctx context.Context) (next *verify.Standing, err error) {
 	a := w.app
 	if err := w.store.Save(w.v.Standing()); err != nil {
-		return err
+		return nil, err
 	}
 	if !a.wantsJSON() {
 		w.announce()
@@ -39,8 +40,17 @@ func (w *verifying) run(ctx context.Context) error {
 	running := w.watch(done)
 	stopped := running != nil && ctx.Err() != nil
 	if running != nil && !stopped {
-		return running
+		return nil, running
 	}
+	if next = w.v.Next(); next != nil && !stopped {
+		return next, w.store.Save(next)
+	}
+	return nil, w.end(ctx, stopped)
+}
+
+// end reports, and keeps what is not done.
+func (w *verifying) end(ctx context.Context, stopped bool) error {
+	a := w.app
 	report := w.v.Report()
 	finished := !stopped && report.Verdict != verify.Unfinished && !someFailed(report)
 	var err error
@@ -70,10 +80,8 @@ func (w *verifying) run(ctx context.Context) error {
 
 func someFailed(r *verify.Report) bool {
 	for _, t := range r.Topics {
-		for _, p := range t.Partitions {
-			if p.Error != "" {
-				return true
-			}
+		if t.Unread > 0 {
+			return true
 		}
 	}
 	return false
@@ -89,6 +97,9 @@ func (w *verifying) announce() {
 	text += fmt.Sprintf(": %s offsets", plainFigure(console.FormatCount(all)))
 	if before > 0 {
 		text += fmt.Sprintf(", %s of them done already", plainFigure(console.FormatCount(before)))
+	}
+	if n := len(w.v.Course.Left) + len(w.v.Course.Again); n > 0 {
+		text += fmt.Sprintf("; %s more after that", plural(n, "topic"))
 	}
 	fmt.Fprintln(w.app.err, text)
 }
@@ -164,7 +175,7 @@ func (w *verifying) show(r *verify.Report) error {
 		if topic.Offsets == 0 {
 			digest = "-"
 		}
-		t.row(topic.Topic, topic.TargetTopic, len(topic.Partitions), plainFigure(console.FormatCount(topic.Tally.Records)), plainFigure(console.FormatBytes(float64(topic.Tally.Bytes))),
+		t.row(topic.Topic, topic.TargetTopic, topic.Count, plainFigure(console.FormatCount(topic.Tally.Records)), plainFigure(console.FormatBytes(float64(topic.Tally.Bytes))),
 			plainFigure(console.FormatCount(topic.Tally.Gone)), plainFigure(console.FormatCount(topic.Tally.Strangers)), digest, verdictOf(topic))
 	}
 	if err := t.write(a.out, ""); err != nil {
@@ -217,6 +228,12 @@ func verifyNotes(r *verify.Report) []string {
 	note(r.Total.LeftOut, "%s records are left out by the flow")
 	note(r.Total.SetAside, "%s records are set aside in a dead-letter topic")
 	note(r.Total.Approximate, "%s records were found where the map knows their place only roughly")
+	if r.Left > 0 {
+		notes = append(notes, plural(r.Left, "topic")+" are still to come")
+	}
+	if len(r.Vanished) > 0 {
+		notes = append(notes, "no longer there when their turn came: "+strings.Join(r.Vanished, ", "))
+	}
 	if len(r.Unmapped) > 0 {
 		notes = append(notes, "nothing is mirrored yet of "+strings.Join(r.Unmapped, ", "))
 	}

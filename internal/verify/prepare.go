@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,9 @@ type Verification struct {
 	Flow      *topology.Flow
 	Begun     time.Time
 	Selection Selection
-	Parts     []*Part
-	Unmapped  []string // topics of the flow that nothing was mirrored of
+	Parts     []*Part  // of the present turn, by topic
+	Unmapped  []string // topics of the present turn that nothing was mirrored of
+	Course    Course
 }
 
 // Part is one partition of a verification.
@@ -41,18 +43,22 @@ type Part struct {
 	Gone              int64 // records of the map that were gone before it began
 }
 
-// maxPartitions bounds how many partitions one run takes: all that is known of
-// them is held in memory.
-const maxPartitions = 200_000
+// DefaultAtOnce is how many partitions one turn takes at most, unless a topic has
+// more: all that is known of them is held in memory, about 1 KB each and 32 bytes
+// for each run of their maps.
+const DefaultAtOnce = 200_000
 
 // NotFoundError says that something that was named is not there.
 type NotFoundError struct{ Text string }
 
 func (e *NotFoundError) Error() string { return e.Text }
 
-// Clusters are those that are asked.
-type Clusters struct {
+// Setting is what is compared, and who is asked.
+type Setting struct {
 	Source, Target Cluster
+	Config         *topology.Config
+	Flow           *topology.Flow
+	AtOnce         int // partitions in one turn; 0: DefaultAtOnce
 	// Others asks another cluster of the configuration for its id. It is called
 	// only where a circle of more than two clusters makes it necessary; nil, or an
 	// error: not known.
@@ -62,14 +68,16 @@ type Clusters struct {
 // Prepare fixes what is to be compared: which partitions, from where to where.
 // With a standing it goes on with that: the ranges are those that were kept, and
 // the topics have to be the same ones still. Source and target are asked for
-// metadata and offsets, and for their offset maps.
+// metadata and offsets, and for their offset maps. Where there are more partitions
+// than may be held at once, it is about the topics of one turn: see Course.
 //
 // Errors: *NotFoundError for topics and partitions that are not there, or not
 // mirrored; *OutdatedError for a standing that no longer fits.
-func Prepare(ctx context.Context, of Clusters, config *topology.Config, flow *topology.Flow, choice Selection, kept *Standing) (*Verification, error) {
+func Prepare(ctx context.Context, of Setting, choice Selection, kept *Standing) (*Verification, error) {
+	flow := of.Flow
 	v := &Verification{Flow: flow, Begun: time.Now(), Selection: choice}
 	if kept != nil {
-		v.Begun, v.Selection = kept.Begun, kept.Selection
+		v.Begun, v.Selection, v.Course = kept.Begun, kept.Selection, kept.Course
 	}
 	there, err := of.Source.Metadata(ctx)
 	if err != nil {
@@ -82,11 +90,23 @@ func Prepare(ctx context.Context, of Clusters, config *topology.Config, flow *to
 	if here.Topics[checkpoint.MapTopic] == nil {
 		return nil, &NotFoundError{fmt.Sprintf("nothing was mirrored into %s yet: it has no topic %s", flow.To, checkpoint.MapTopic)}
 	}
-	topics, err := choose(flow, v.Selection, there, here)
+	if !v.Course.divided() {
+		topics, err := choose(flow, v.Selection, there, here)
+		if err != nil {
+			return nil, err
+		}
+		if v.Course.Left = topics; kept != nil { // it had one turn for all
+			v.Course = Course{Now: topics}
+		}
+	}
+	topics, kept, err := v.turn(cmp.Or(of.AtOnce, DefaultAtOnce), there, here, kept)
 	if err != nil {
 		return nil, err
 	}
-	p := &preparation{v: v, config: config, source: of.Source, target: of.Target, others: of.Others, there: there, here: here, kept: kept}
+	if len(topics) == 0 { // those that were left are gone
+		return v, nil
+	}
+	p := &preparation{v: v, config: of.Config, source: of.Source, target: of.Target, others: of.Others, there: there, here: here, kept: kept}
 	if err := p.describe(ctx, topics); err != nil {
 		return nil, err
 	}
@@ -94,7 +114,7 @@ func Prepare(ctx context.Context, of Clusters, config *topology.Config, flow *to
 		return nil, err
 	}
 	fresh := v.Parts
-	if kept != nil {
+	if kept != nil && len(kept.Parts) > 0 {
 		if fresh, err = p.goOn(); err != nil {
 			return nil, err
 		}
@@ -115,7 +135,6 @@ func choose(flow *topology.Flow, choice Selection, there, here *kafka.Metadata) 
 			return nil, &NotFoundError{fmt.Sprintf("flow %s mirrors no topic that there is on both sides", flow.Name)}
 		}
 	}
-	total := 0
 	for _, name := range names {
 		t := there.Topics[name]
 		switch {
@@ -129,9 +148,6 @@ func choose(flow *topology.Flow, choice Selection, there, here *kafka.Metadata) 
 			return nil, &NotFoundError{fmt.Sprintf("topic %q of %s is not in %s yet, as %q", name, flow.From, flow.To, flow.TargetTopic(name))}
 		case choice.Partition >= 0 && int(choice.Partition) >= len(t.Partitions):
 			return nil, &NotFoundError{fmt.Sprintf("topic %q in %s has %d partitions, and none of number %d", name, flow.From, len(t.Partitions), choice.Partition)}
-		}
-		if total += len(t.Partitions); total > maxPartitions {
-			return nil, fmt.Errorf("the topics have more than %d partitions together: name some of them with --topic", maxPartitions)
 		}
 	}
 	return names, nil
@@ -399,7 +415,10 @@ func (p *preparation) goOn() (fresh []*Part, err error) {
 
 // Standing is the verification as it is kept.
 func (v *Verification) Standing() *Standing {
-	s := &Standing{Version: standingVersion, Flow: v.Flow.Name, Begun: v.Begun, Selection: v.Selection}
+	s := &Standing{Flow: v.Flow.Name, Begun: v.Begun, Selection: v.Selection}
+	if v.Course.divided() {
+		s.Course = v.Course
+	}
 	for _, part := range v.Parts {
 		if part.ranges() == 0 && part.Err() != nil {
 			continue // it is asked again

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,9 @@ type site struct {
 	topics map[string]*kafka.Topic
 	logs   map[string]*fakeLog
 	known  [checkpoint.MapPartitions][]wire.Record
+
+	mu    sync.Mutex     // guards the field below
+	fails map[string]int // topics that so many fetches will not be answered of
 }
 
 func newSite(id string) *site {
@@ -89,6 +93,15 @@ func (s *site) Read(_ context.Context, _ string, partition int32, from int64, fn
 }
 
 func (s *site) Fetch(ctx context.Context, topic string, partition int32, offset int64, most int32, committed bool, wait time.Duration) (kafka.FetchResult, error) {
+	s.mu.Lock()
+	failing := s.fails[topic] > 0
+	if failing {
+		s.fails[topic]--
+	}
+	s.mu.Unlock()
+	if failing {
+		return kafka.FetchResult{}, errNoLeader
+	}
 	return s.logs[topic].Fetch(ctx, topic, partition, offset, most, committed, wait)
 }
 
@@ -177,7 +190,7 @@ func TestWhatTheMirrorWantsIsMissing(t *testing.T) {
 				}
 				return "C", nil
 			}
-			v, err := verify.Prepare(t.Context(), verify.Clusters{Source: source, Target: target, Others: others}, config, flow, verify.Selection{Partition: -1, Sample: verify.All()}, nil)
+			v, err := verify.Prepare(t.Context(), verify.Setting{Source: source, Target: target, Others: others, Config: config, Flow: flow}, verify.Selection{Partition: -1, Sample: verify.All()}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

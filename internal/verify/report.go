@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -27,6 +29,8 @@ type Report struct {
 	Verdict   Verdict       `json:"verdict"`
 	Topics    []TopicReport `json:"topics"`
 	Unmapped  []string      `json:"not_mirrored,omitempty"` // topics of the flow of which nothing is mirrored yet
+	Vanished  []string      `json:"vanished,omitempty"`     // topics that were gone when their turn came, see Course
+	Left      int           `json:"topics_left,omitempty"`  // whose turn has not come
 	Total     Tally         `json:"total"`
 
 	First       *Difference  `json:"first_difference,omitempty"` // by topic, partition and offset
@@ -44,7 +48,9 @@ type TopicReport struct {
 	Done        int64             `json:"offsets_done"`
 	Tally       Tally             `json:"tally"`
 	Digest      Digest            `json:"digest"` // XXH64 over the digests of its ranges
-	Partitions  []PartitionReport `json:"partitions"`
+	Count       int               `json:"partition_count"`
+	Unread      int               `json:"unread_partitions,omitempty"` // could not be read to their end
+	Partitions  []PartitionReport `json:"partitions"`                  // of a run in several turns only those of interest
 }
 
 // PartitionReport is one partition's part.
@@ -62,15 +68,20 @@ const maxNamed = 100
 func (v *Verification) Report() *Report {
 	r := &Report{
 		Flow: v.Flow.Name, From: v.Flow.From, To: v.Flow.To, Begun: v.Begun, Selection: v.Selection,
-		Verdict: Nothing, Topics: []TopicReport{}, Unmapped: v.Unmapped,
+		Verdict: Nothing, Topics: append([]TopicReport{}, v.Course.Past...), Unmapped: append(slices.Clone(v.Course.Unmapped), v.Unmapped...),
+		Vanished: v.Course.Vanished, Left: len(v.Course.Left) + len(v.Course.Again),
 	}
-	for i := 0; i < len(v.Parts); {
-		j := i
-		for j < len(v.Parts) && v.Parts[j].Topic == v.Parts[i].Topic {
-			j++
+	for _, t := range v.present() {
+		if v.Course.divided() {
+			t = t.brief()
 		}
-		t := reportTopic(v.Parts[i:j])
 		r.Topics = append(r.Topics, t)
+	}
+	slices.SortFunc(r.Topics, func(a, b TopicReport) int { return cmp.Compare(a.Topic, b.Topic) })
+	if r.Left > 0 {
+		r.Verdict = Unfinished
+	}
+	for _, t := range r.Topics {
 		r.Total.Add(t.Tally)
 		r.Verdict = worse(r.Verdict, t.Verdict)
 		for k := range t.Partitions {
@@ -80,7 +91,6 @@ func (v *Verification) Report() *Report {
 				}
 			}
 		}
-		i = j
 	}
 	if len(r.Differences) > 0 {
 		r.First = &r.Differences[0]
@@ -88,14 +98,29 @@ func (v *Verification) Report() *Report {
 	return r
 }
 
+// present are the topics of the present turn.
+func (v *Verification) present() []TopicReport {
+	topics := []TopicReport{}
+	for i := 0; i < len(v.Parts); {
+		j := i
+		for j < len(v.Parts) && v.Parts[j].Topic == v.Parts[i].Topic {
+			j++
+		}
+		topics = append(topics, reportTopic(v.Parts[i:j]))
+		i = j
+	}
+	return topics
+}
+
 // reportTopic is about the parts of one topic.
 func reportTopic(parts []*Part) TopicReport {
-	t := TopicReport{Topic: parts[0].Topic, TargetTopic: parts[0].TargetTopic, Verdict: Nothing}
+	t := TopicReport{Topic: parts[0].Topic, TargetTopic: parts[0].TargetTopic, Verdict: Nothing, Count: len(parts)}
 	source, target := xxhash.New(), xxhash.New()
 	for _, part := range parts {
 		p := PartitionReport{Partition: part.Number, Verdict: Nothing, Ranges: part.Ranges()}
 		if err := part.Err(); err != nil {
 			p.Verdict, p.Error = Unfinished, err.Error()
+			t.Unread++
 		}
 		t.Before += part.Before
 		t.Beyond += part.Beyond

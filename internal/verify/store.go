@@ -42,10 +42,11 @@ func (s Selection) Differs(other Selection) string {
 
 // Standing is a verification under way, as it is kept.
 type Standing struct {
-	Version   int                 `json:"version"` // 1
+	Version   int                 `json:"version"` // 1; 2 with a Course
 	Flow      string              `json:"flow"`
 	Begun     time.Time           `json:"begun"`
 	Selection Selection           `json:"selection"`
+	Course    Course              `json:"course,omitzero"`
 	Parts     []PartitionStanding `json:"partitions"`
 }
 
@@ -62,7 +63,10 @@ type PartitionStanding struct {
 	Ranges    []Range  `json:"ranges"`
 }
 
-const standingVersion = 1
+const (
+	standingVersion = 1
+	dividedVersion  = 2 // whoever knows only version 1 would take the present turn for all
+)
 
 // Store keeps the standing of one flow's verification in a file.
 type Store struct{ Path string }
@@ -81,7 +85,7 @@ func (s Store) Load() (*Standing, error) {
 	if err := json.Unmarshal(text, &kept); err != nil {
 		return nil, fmt.Errorf("state of the verification in %s: %w", s.Path, err)
 	}
-	if kept.Version != standingVersion {
+	if kept.Version != standingVersion && kept.Version != dividedVersion {
 		return nil, fmt.Errorf("state of the verification in %s: version %d is not known", s.Path, kept.Version)
 	}
 	for i := range kept.Parts {
@@ -112,6 +116,9 @@ func (r *Range) check() error {
 // Save keeps the standing; a crash leaves the one before or this one.
 func (s Store) Save(standing *Standing) error {
 	standing.Version = standingVersion
+	if standing.Course.divided() {
+		standing.Version = dividedVersion
+	}
 	text, err := json.Marshal(standing)
 	if err != nil {
 		return fmt.Errorf("keep the state of the verification: %w", err)

@@ -28,7 +28,7 @@
 //
 // Decisions (what to compare, what a missing partner means, what to sample) are
 // pure; [Prepare], [Run] and [Store] touch the outside. Memory is bounded by the
-// partitions read at once, and by what is known of each partition. The package
+// partitions read at once, and by what is known of those of one turn (see [Course]). The package
 // writes to no cluster and does not know how the user is told.
 package verify
 
