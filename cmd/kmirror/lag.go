@@ -68,6 +68,10 @@ func (o *lagOptions) addFlags(command *cobra.Command, all string) {
 	flags.BoolVar(&o.direct, "direct", false, "ask the clusters, not the daemon")
 }
 
+// countedFor is how long a number of records holds of a source that does not answer,
+// where no time is allowed or forbidden.
+const countedFor = time.Minute
+
 // exceeded says in which way a lag is more than what is allowed; "" if it is not.
 // What was known last of a source that does not answer is as old as it is.
 func (c allowed) exceeded(l mirror.FlowLag, now time.Time) string {
@@ -88,6 +92,8 @@ func (c allowed) exceeded(l mirror.FlowLag, now time.Time) string {
 		return l.From + " does not answer, and nothing is known about it"
 	case c.seconds > 0 && now.Sub(l.AsOf) > c.seconds:
 		return fmt.Sprintf("%s has not answered for %s, %s allowed", l.From, seconds(now.Sub(l.AsOf).Seconds()), c.seconds)
+	case c.seconds <= 0 && now.Sub(l.AsOf) > countedFor:
+		return fmt.Sprintf("%s has not answered for %s: how many records it has is not known", l.From, seconds(now.Sub(l.AsOf).Seconds()))
 	default:
 		return ""
 	}

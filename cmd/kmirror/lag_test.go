@@ -108,6 +108,8 @@ func TestRPOWithoutTheSource(t *testing.T) {
 	kmirror(t, "", "lag", "-c", path).want(t, exitOK, "east does not answer since", "then it was behind by 10 records")
 	kmirror(t, "", "lag", "--fail-above", "1m", "-c", path).want(t, exitCheck, "east has not answered for 1 min 30 s, 1m0s allowed")
 	kmirror(t, "", "lag", "--fail-above", "5m", "-c", path).want(t, exitOK)
+	kmirror(t, "", "lag", "--fail-above", "5m", "--max-lag", "1000", "-c", path).want(t, exitOK)
+	kmirror(t, "", "lag", "--max-lag", "1000", "-c", path).want(t, exitCheck, "east has not answered for 1 min 30 s: how many records it has is not known")
 }
 
 // Without a daemon the clusters are asked; without the source the target alone.
