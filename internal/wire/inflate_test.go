@@ -87,7 +87,7 @@ func TestOpeningABatchTakesWhatItHolds(t *testing.T) {
 		if raceDetector {
 			continue // it empties the pools
 		}
-		const rounds = 50
+		const rounds = 50 // a collection may empty the pools in between
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for range rounds {
@@ -96,7 +96,7 @@ func TestOpeningABatchTakesWhatItHolds(t *testing.T) {
 			}
 		}
 		runtime.ReadMemStats(&after)
-		if took, most := (after.TotalAlloc-before.TotalAlloc)/rounds, uint64(3*len(plain)); took > most {
+		if took, most := (after.TotalAlloc-before.TotalAlloc)/rounds, uint64(8*len(plain)); took > most {
 			t.Errorf("%s: %d bytes are allocated for a batch of %d, want at most %d", name, took, len(plain), most)
 		}
 	}
