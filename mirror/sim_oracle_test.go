@@ -131,7 +131,7 @@ func (r simReader) ListOffset(_ context.Context, topic string, partition int32, 
 func (r simReader) Read(_ context.Context, topic string, partition int32, from int64, fn func(wire.Record) error) (int64, error) {
 	log := r.world.logs[kafka.TopicPartition{Topic: topic, Partition: partition}]
 	for _, b := range log.batches {
-		if b.IsControl() {
+		if b.IsControl() || b.LastOffset() >= log.hw {
 			continue
 		}
 		recs, err := b.Records(inflateLimit)

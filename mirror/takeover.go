@@ -110,9 +110,15 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		return b, err
 	}
 	persisted, _ := nextSource(loaded.Runs)
+	_, mapped, _ := loaded.Runs.End()
 	st, err := stand(ctx, t.target, pair.targetName, id.Partition, loaded.Ledger, loaded.Runs)
 	if err != nil {
 		return b, err
+	}
+	if st.start > mapped {
+		if err := t.unmoved(ctx, key, mapped); err != nil {
+			return b, err
+		}
 	}
 	var idle []wire.Record // what former epochs that wrote nothing left in the ledger
 	for _, a := range loaded.Ledger.Idle(persisted, func(p checkpoint.Producer) bool { return st.seen[p] }) {
@@ -156,6 +162,20 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 	loaded.Runs.Begin(b.origin.source, b.targetEnd) // groups on a partition without records get an offset
 	b.runs = loaded.Runs
 	return b, nil
+}
+
+// unmoved makes sure of a map that ends before the target's log begins: what this life
+// had still to write of it may have come since it was read, and retention then have
+// taken what it speaks of.
+func (t *takeover) unmoved(ctx context.Context, key checkpoint.Key, mapped int64) error {
+	again, err := t.load(ctx, key)
+	if err != nil {
+		return fmt.Errorf("read the map again: %w", err)
+	}
+	if _, now, _ := again.Runs.End(); now != mapped {
+		return &waitError{"the offset map has grown while the target's log was read: both are read again"}
+	}
+	return nil
 }
 
 func (t *takeover) policies(id partitionID) topology.Policies { return t.cfg().PoliciesFor(id.Topic) }
