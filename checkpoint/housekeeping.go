@@ -29,6 +29,8 @@ import (
 //     runs: nothing is skipped, some records might be read again.
 //   - Anchors of epochs that wrote nothing, when the next epoch begins there (see
 //     Ledger.Idle): whoever begins it has seen the whole tail.
+//   - What is left of a topic that was deleted and made anew on both sides, a week
+//     after (see Forget, which also says what nobody deletes, and why).
 //
 // The decision is made from the topic as it was read once, so it holds whatever is
 // added meanwhile: the start of a log only grows, the map's end only grows, and what

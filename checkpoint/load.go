@@ -16,8 +16,12 @@ type Loaded struct {
 	Filed  *Filed      // the full blocks that stand in the topic
 	Pairs  []TopicPair // of its flow and topic, every incarnation, in the order of the topic
 
-	Owners  []Owner  // that may have written to it; of a key without a topic id
-	Writers []Writer // of the flow; of a key that names the flow alone
+	Open   bool    // the open block stands in the topic
+	Owners []Owner // that may have written to it; of a key without a topic id
+
+	// Of a key that names the flow alone.
+	Writers  []Writer
+	Declared map[int64]struct{} // producer ids of which a provenance says whose they are
 }
 
 // LoadPartitions reads one partition of MapTopic, once, for several keys whose
@@ -105,6 +109,7 @@ func apply(what any, loaded map[Key]*loading) {
 		if l := loaded[what.Key]; l != nil {
 			l.part.take(*what)
 			l.Filed.Add(*what)
+			l.Open = l.Open || what.Open
 		}
 	case TopicPair:
 		for k, l := range loaded {
@@ -119,6 +124,13 @@ func apply(what any, loaded map[Key]*loading) {
 	case Writer:
 		if l := loaded[Key{Flow: what.Flow}]; l != nil {
 			l.Writers = append(withoutWriter(l.Writers, what.TransactionalID), what)
+		}
+	case Provenance:
+		if l := loaded[Key{Flow: what.Flow}]; l != nil {
+			if l.Declared == nil {
+				l.Declared = map[int64]struct{}{}
+			}
+			l.Declared[what.ProducerID] = struct{}{}
 		}
 	case Deleted:
 		switch of := what.Of.(type) {
@@ -135,7 +147,11 @@ func apply(what any, loaded map[Key]*loading) {
 				l.Ledger.remove(Producer{ID: of.ProducerID, Epoch: of.Epoch}, of.Steps[0].Sequence)
 			}
 		case Block:
-			if l := loaded[of.Key]; l != nil && !of.Open {
+			switch l := loaded[of.Key]; {
+			case l == nil:
+			case of.Open: // it goes last of all, see Forget
+				l.part, l.Open = part{}, false
+			default:
 				l.part.read(func(r *Runs) { r.drop(of) })
 				l.Filed.Remove(of)
 			}

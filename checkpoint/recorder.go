@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -59,6 +60,7 @@ type recorded struct {
 	chores    []wire.Record // see Tidy
 	failed    error         // set: nothing is taken any more
 	forgotten bool          // to be dropped when written
+	holder    Key           // see TidyFormer; else empty
 }
 
 // NewRecorder makes a recorder; Run starts it.
@@ -91,6 +93,11 @@ func (r *Recorder) Resume(k Key, runs *Runs) {
 // Forget ends the recording of a partition. What is not written yet is still
 // written.
 func (r *Recorder) Forget(k Key) {
+	r.forget(k)
+	r.dropFormer(k)
+}
+
+func (r *Recorder) forget(k Key) {
 	l := r.line(k)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,6 +107,16 @@ func (r *Recorder) Forget(k Key) {
 			l.held -= p.runs.Len()
 			delete(l.parts, k)
 		}
+	}
+}
+
+// dropFormer drops what TidyFormer took for a partition and is not being written.
+func (r *Recorder) dropFormer(k Key) {
+	for i := range r.lines {
+		l := &r.lines[i]
+		l.mu.Lock()
+		maps.DeleteFunc(l.parts, func(_ Key, p *recorded) bool { return p.holder == k })
+		l.mu.Unlock()
 	}
 }
 
@@ -116,6 +133,32 @@ func (r *Recorder) Tidy(k Key, records []wire.Record) bool {
 	}
 	p.chores = records
 	return true
+}
+
+// TidyFormer is Tidy for what Forget found of a former incarnation of a partition that
+// is recorded. It stands in another partition of MapTopic, perhaps.
+func (r *Recorder) TidyFormer(k, former Key, records []wire.Record) bool {
+	l := r.line(former)
+	l.mu.Lock()
+	if l.parts[former] != nil {
+		l.mu.Unlock()
+		return false
+	}
+	l.parts[former] = &recorded{runs: &Runs{}, chores: records, forgotten: true, holder: k}
+	l.mu.Unlock()
+	if !r.recording(k) { // it was forgotten, perhaps before that could be
+		r.dropFormer(k)
+		return false
+	}
+	return true
+}
+
+func (r *Recorder) recording(k Key) bool {
+	l := r.line(k)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.parts[k]
+	return p != nil && !p.forgotten
 }
 
 // Stats adds up.
@@ -324,7 +367,7 @@ func (l *recorderLine) giveBack(out []outgoing, written int) {
 	for k, p := range l.parts {
 		p.runs.trim()
 		l.held += p.runs.Len()
-		if p.forgotten && !p.runs.unsaved() {
+		if p.forgotten && !p.runs.unsaved() && len(p.chores) == 0 {
 			delete(l.parts, k)
 		}
 	}

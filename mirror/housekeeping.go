@@ -23,10 +23,14 @@ type housekeeper struct {
 	start  func(ctx context.Context, topic string, partition int32) (int64, error) // of the target's log
 	lowest func(ctx context.Context) (lowestOffsets, error)                        // that groups stand on
 	tidy   func(k checkpoint.Key, records []wire.Record) bool
-	added  func(mapPartition int32) int64 // records that may once be deleted, in this life
-	held   func(mapPartition int32) []*lane
-	limits checkpoint.Limits
-	log    *slog.Logger
+	// tidyFormer is tidy for a former incarnation of what is held as k.
+	tidyFormer func(k, former checkpoint.Key, records []wire.Record) bool
+	added      func(mapPartition int32) int64 // records that may once be deleted, in this life
+	held       func(mapPartition int32) []*lane
+	limits     checkpoint.Limits
+	log        *slog.Logger
+
+	buried map[checkpoint.Key]struct{} // former incarnations of which nothing is left; owned by Run
 
 	mu    sync.Mutex // guards the fields below
 	lines [checkpoint.MapPartitions]housekept
@@ -78,7 +82,7 @@ func (h *housekeeper) Run(ctx context.Context) {
 		h.lines[i].last = time.Now().Add(housekeepFirst - housekeepSeldom + rand.N(time.Minute))
 	}
 	h.mu.Unlock()
-	failing := false
+	failing, former := false, time.Now().Add(housekeepFirst+rand.N(time.Minute))
 	for {
 		select {
 		case <-tick.C:
@@ -94,6 +98,12 @@ func (h *housekeeper) Run(ctx context.Context) {
 				h.log.Warn("tidy up the offset map", slog.Any("error", err))
 			}
 			failing = err != nil
+		}
+		if time.Now().After(former) {
+			former = time.Now().Add(housekeepSeldom)
+			if err := h.former(ctx); err != nil && ctx.Err() == nil {
+				h.log.Warn("remove what is left of former topics from the offset map", slog.Any("error", err))
+			}
 		}
 	}
 }
@@ -223,7 +233,7 @@ func (h *housekeeper) stats() HousekeepingStats {
 // newHousekeeper is the one of a flow in a life.
 func newHousekeeper(f *flow) *housekeeper {
 	return &housekeeper{
-		load: f.loader.load, limits: checkpoint.DefaultLimits(), log: f.log, tidy: f.recorder.Tidy,
+		load: f.loader.load, limits: checkpoint.DefaultLimits(), log: f.log, tidy: f.recorder.Tidy, tidyFormer: f.recorder.TidyFormer,
 		start: func(ctx context.Context, topic string, partition int32) (int64, error) {
 			return f.target.ListOffset(ctx, topic, partition, atEarliest)
 		},

@@ -33,6 +33,7 @@ type lane struct {
 	producer  int64
 	epoch     int16
 	limits    func() ladderLimits
+	former    []formerTopic // incarnations of its topic that are gone
 	faults    chan error    // capacity 1: the first fault of the attempt
 	events    chan struct{} // capacity 1: something was resolved
 

@@ -67,6 +67,7 @@ type beginning struct {
 	origin
 	producer kafka.Producer
 	runs     *checkpoint.Runs
+	former   []formerTopic // incarnations of the topic that are gone
 }
 
 // run is steps 1 to 4.
@@ -161,6 +162,9 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 	}
 	loaded.Runs.Begin(b.origin.source, b.targetEnd) // groups on a partition without records get an offset
 	b.runs = loaded.Runs
+	if t.fence.modeNow() != fenceDetect {
+		b.former = formerTopics(key, pair, loaded.Pairs, time.Now())
+	}
 	return b, nil
 }
 

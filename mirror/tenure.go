@@ -192,6 +192,7 @@ func (t *tenure) attempt(ctx context.Context) error {
 	}
 
 	l := newLane(key, pair.targetName, pair.target.ID, b.producer.ID, b.producer.Epoch, b.origin, t.limits)
+	l.former = b.former
 	t.mu.Lock()
 	t.lane, t.first = l, nil
 	t.mu.Unlock()
