@@ -6,25 +6,36 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 )
 
-// groupListing is what a list says about a group. Its state is "" from brokers
-// before Kafka 2.6, its kind from those before 3.8.
-type groupListing struct{ protocol, kind, state string }
+// groupListing is what a list says about a group. There may be a million of them,
+// so they keep nothing of the answer.
+type groupListing struct {
+	state string // "" from brokers before Kafka 2.6
+	other bool   // it is none of consumers, or keeps its offsets otherwise
+}
+
+// newListing reads one entry of a list. What uses the group protocol for something
+// else than consumers (Connect's workers) has no offsets as they commit them, those of
+// share groups (KIP-932) and streams groups are kept otherwise. Brokers before 3.8 do
+// not say the type.
+func newListing(l *kmsg.ListGroupsResponseGroup) groupListing {
+	return groupListing{
+		state: unique.Make(l.GroupState).Value(),
+		other: l.ProtocolType != "" && l.ProtocolType != "consumer" || l.GroupType == "share" || l.GroupType == "streams",
+	}
+}
 
 // members says whether the group is known to have some.
 func (l groupListing) members() bool { return l.state != "" && l.state != "Empty" && l.state != "Dead" }
 
-// consumers says whether the group has offsets as consumers commit them: those
-// that use the group protocol for something else (Connect's workers) have none,
-// those of share groups (KIP-932) and streams groups are kept otherwise.
-func (l groupListing) consumers() bool {
-	return (l.protocol == "" || l.protocol == "consumer") && l.kind != "share" && l.kind != "streams"
-}
+// consumers says whether the group has offsets as consumers commit them.
+func (l groupListing) consumers() bool { return !l.other }
 
 // statesWithMembers are those of classic and of KIP-848's groups.
 func statesWithMembers() []string {
@@ -75,8 +86,8 @@ func (g *groups) list(ctx context.Context, states []string) (all map[string]grou
 				fault.Brokers, fault.Err = append(fault.Brokers, broker), fmt.Errorf("list groups of broker %d: %w", broker, err)
 				return nil
 			}
-			for _, l := range list.Groups {
-				all[l.Group] = groupListing{protocol: l.ProtocolType, kind: l.GroupType, state: l.GroupState}
+			for i := range list.Groups {
+				all[list.Groups[i].Group] = newListing(&list.Groups[i])
 			}
 			return nil
 		})

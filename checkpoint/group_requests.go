@@ -115,23 +115,24 @@ func (g *groups) find(ctx context.Context, names []string, by map[int32][]string
 		found = []kmsg.FindCoordinatorResponseCoordinator{{Key: names[0], NodeID: resp.NodeID, ErrorCode: resp.ErrorCode}}
 		names = names[:1]
 	}
-	asked := make(map[string]bool, len(names))
+	asked := make(map[string]string, len(names)) // as we have them: a name is in memory once
 	for _, name := range names {
-		asked[name] = true
+		asked[name] = name
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range found {
-		if !asked[c.Key] {
+		name, ok := asked[c.Key]
+		if !ok {
 			continue
 		}
-		delete(asked, c.Key)
+		delete(asked, name)
 		if err := kerr.ErrorForCode(c.ErrorCode); err != nil {
-			faults[c.Key] = fmt.Errorf("find coordinator: %w", err)
+			faults[name] = fmt.Errorf("find coordinator: %w", err)
 			continue
 		}
-		g.coordinators[c.Key] = c.NodeID
-		by[c.NodeID] = append(by[c.NodeID], c.Key)
+		g.coordinators[name] = c.NodeID
+		by[c.NodeID] = append(by[c.NodeID], name)
 	}
 	for name := range asked {
 		faults[name] = errors.New("find coordinator: no answer about the group")

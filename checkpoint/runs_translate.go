@@ -9,19 +9,19 @@ import (
 type Translation struct {
 	// Offset is the offset on the other side; -1 when nothing is mapped.
 	Offset int64
-	// Exact: a reader who goes on at Offset gets precisely the next record of
-	// this flow, none twice and none skipped.
-	Exact bool
 	// Shortfall counts the offsets by which the question lies beyond the
 	// mirrored end, where Offset waits.
 	Shortfall int64
-	// Before: the question lies before everything that is mapped; Offset is
-	// where that begins.
-	Before bool
 	// Slack is 0 unless the answer lies behind a loose run: then at most so many
 	// offsets lie between Offset and the exact place, which is not before it.
 	// math.MaxInt64 when it is not known how many.
 	Slack int64
+	// Exact: a reader who goes on at Offset gets precisely the next record of
+	// this flow, none twice and none skipped.
+	Exact bool
+	// Before: the question lies before everything that is mapped; Offset is
+	// where that begins.
+	Before bool
 	// Open: both flows write the pair, and the question lies at the end of a map or beyond:
 	// what is mirrored next may move the answer on.
 	Open bool

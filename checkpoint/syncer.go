@@ -59,6 +59,7 @@ type Syncer struct {
 	targetGroups *groups                          // owned by Run
 	topics       map[string]mirrored              // owned by Run: by name on the source
 	recalled     map[recallKey]recalled           // owned by Run: what earlier lives wrote
+	mostRecalled int                              // owned by Run: that recalled has held since it was made
 	looks        looks                            // owned by Run
 	listing      lister                           // owned by Run
 	notes        *internalTopic                   // owned by Run: where commits are written down
@@ -104,8 +105,9 @@ type group struct {
 
 	refused time.Time // when it last refused a commit because it has members
 
+	looked  bool  // its offsets have been seen before this round
 	size    int   // offsets in the last answers, all topics
-	changed int64 // when something changed last, ns since 1970
+	changed int64 // when something changed last, ns since 1970; what is seen at first is no change
 	swept   int64
 	ticket  uint64 // of its place in a queue; 0: it is gone
 }
@@ -246,6 +248,7 @@ func (s *Syncer) round(ctx context.Context) error {
 	s.mu.Lock()
 	chosen := s.looks.choose(now)
 	s.mu.Unlock()
+	defer s.lineUp(chosen)
 	answers := s.sourceGroups.fetch(ctx, names(chosen))
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -268,6 +271,18 @@ func (s *Syncer) round(ctx context.Context) error {
 		err = s.append(ctx, taken)
 	}
 	return errors.Join(err, s.removeDeleted(ctx))
+}
+
+// lineUp puts groups that have been looked at in line again.
+func (s *Syncer) lineUp(chosen []*group) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range chosen {
+		if s.groups[g.name] == g {
+			s.looks.add(g, g.hot(now))
+		}
+	}
 }
 
 func names(groups []*group) []string {

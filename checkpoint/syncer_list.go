@@ -18,25 +18,31 @@ const (
 
 // lister says when groups are listed. Up to listedCheap of them are every
 // second. Of more, those with members are every second, and all the more seldom
-// the more there are, so that lists cost the brokers the same.
+// the more there are, so that lists cost the brokers the same; the same holds for
+// those with members, where there are very many or the broker lists all.
 type lister struct {
 	retry  retry
 	listed time.Time // when last, all or those with members
 	all    time.Time // when all
 	number int       // of groups, at either cluster
+	some   int       // with members, or as many as were listed for it
 	long   bool      // it has been said that a name is too long
+	first  bool      // nothing was listed before: whoever has no members can wait
 }
 
 // list finds the groups of both sides, and which have members.
 func (s *Syncer) list(ctx context.Context) {
 	now := time.Now()
-	if now.Sub(s.listing.listed) < listEvery {
+	since := now.Sub(s.listing.listed)
+	if since < listEvery {
 		return
 	}
 	var states []string
 	all := now.Sub(s.listing.all) >= time.Duration(s.listing.number/listedCheap)*listEvery
 	if !all {
-		states = statesWithMembers()
+		if states = statesWithMembers(); since < time.Duration(s.listing.some/listedCheap)*listEvery {
+			return
+		}
 	}
 	there, err := s.sourceGroups.list(ctx, states)
 	complete := err == nil
@@ -54,10 +60,13 @@ func (s *Syncer) list(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	s.listing.first = s.listing.listed.IsZero()
 	s.listing.retry.note(err) // what is known already is synced all the same
 	s.listing.listed = now
-	if all {
-		s.listing.all, s.listing.number = now, max(len(there), len(here))
+	if number := max(len(there), len(here)); all {
+		s.listing.all, s.listing.number = now, number
+	} else {
+		s.listing.some = number
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +95,7 @@ func (s *Syncer) meet(listed map[string]groupListing, source bool) {
 			}
 			g = &group{name: name, forth: forth, carry: carry, dirty: true}
 			s.groups[name] = g
-			s.looks.add(g, true)
+			s.looks.add(g, !s.listing.first || l.members())
 		}
 		if source {
 			g.seen, g.missing = true, 0

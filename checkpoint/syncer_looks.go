@@ -68,7 +68,7 @@ func (l *looks) add(g *group, hot bool) {
 // drop takes a group out of the line.
 func (l *looks) drop(g *group) { g.ticket = 0 }
 
-// choose returns whose turn it is, and puts them in line again.
+// choose returns whose turn it is. They are out of the line then.
 func (l *looks) choose(now time.Time) (chosen []*group) {
 	since := defaultInterval
 	if !l.last.IsZero() {
@@ -91,7 +91,7 @@ func (l *looks) choose(now time.Time) (chosen []*group) {
 	take(&l.cold, cold, 0)
 	take(&l.hot, hot, 0)
 	for _, g := range chosen {
-		l.add(g, g.hot(now))
+		l.drop(g)
 	}
 	return chosen
 }

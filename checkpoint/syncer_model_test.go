@@ -198,7 +198,7 @@ func (m *model) watch(onTarget bool) func(string, kafka.TopicPartition, int64, i
 			g.left = after
 		}
 		g.agree()
-		g.lost = false
+		g.lost = g.lost && m.byHand // the Syncer does not know more for it
 		g.theirs[map[bool]int{false: 0, true: 1}[onTarget]] = false
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"kmirror/internal/kafka"
@@ -38,7 +39,7 @@ func (s *Syncer) recall(ctx context.Context) error {
 		if _, _, wanted := s.wants(c.Group); !ok || !wanted || !s.pair(topic).ours {
 			return nil // another flow's, or of what is selected no longer
 		}
-		key := recallKey{c.Group, c.Topic, c.Partition}
+		key := recallKey{c.Group, s.pair(topic).target, c.Partition} // the name that is in memory anyway
 		s.recalled[key] = recalled{said: position{c.Upstream, c.Downstream}, ours: recall(rec, c, s.recalled[key].ours)}
 		return nil
 	})
@@ -60,13 +61,25 @@ func (s *Syncer) part(g *group, at kafka.TopicPartition) *groupPartition {
 	key := recallKey{g.name, m.target, at.Partition}
 	if last, ok := s.recalled[key]; ok {
 		p.ours, p.checkpointed, p.checkpointedAt = last.ours, last.said, time.Unix(0, 0)
-		delete(s.recalled, key)
+		s.takenOver(key)
 	}
 	if g.parts == nil {
 		g.parts = map[kafka.TopicPartition]*groupPartition{}
 	}
 	g.parts[at] = p
 	return p
+}
+
+// takenOver lets go of what is remembered in a groupPartition from now on. A map never
+// gives memory back: once it has held far more it is made anew.
+func (s *Syncer) takenOver(key recallKey) {
+	s.mostRecalled = max(s.mostRecalled, len(s.recalled))
+	delete(s.recalled, key)
+	if len(s.recalled) < s.mostRecalled/8 && s.mostRecalled > 10_000 {
+		few := make(map[recallKey]recalled, len(s.recalled))
+		maps.Copy(few, s.recalled)
+		s.recalled, s.mostRecalled = few, len(few)
+	}
 }
 
 // release lets go of a partition of a group, but for what is remembered of our
@@ -123,8 +136,18 @@ func (s *Syncer) sourceAt(g *group, p *groupPartition, at kafka.TopicPartition, 
 	if p.source.Offset != c.Offset {
 		p.sourceSince = now
 	}
-	p.source, p.due, g.changed = c, true, now.UnixNano()
+	p.source, p.due = c, true
+	g.change(now)
 	s.translate(p, at)
+}
+
+// change notes that something of the group changed. What nobody has seen before may
+// have stood there for years: else, at first, all groups would be looked at again
+// before most were looked at once.
+func (g *group) change(now time.Time) {
+	if g.looked {
+		g.changed = now.UnixNano()
+	}
 }
 
 // translate looks up where the source's offset stands on the target.
@@ -174,7 +197,8 @@ func (s *Syncer) takeTarget(compared []*group, answers map[string]offsets, now t
 				c = nowhere()
 			}
 			if p.target.Offset != c.Offset {
-				p.targetSince, p.due, g.changed = now, true, now.UnixNano()
+				p.targetSince, p.due = now, true
+				g.change(now)
 			}
 			p.target = c
 			if p.due || g.carry {

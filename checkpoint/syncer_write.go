@@ -40,6 +40,7 @@ func (s *Syncer) judgeAll(chosen []*group, now time.Time) *work {
 		if g.err != nil {
 			continue
 		}
+		g.looked = true
 		for at, p := range g.parts {
 			if !p.due || now.Before(p.retry) {
 				continue
