@@ -7,7 +7,9 @@ import (
 )
 
 func TestWhoseBatchesAreLeftOut(t *testing.T) {
-	rule := checkpoint.OriginRule{Drops: []string{"b->a", "c->a"}, From: []string{"b", "c"}, Target: "b", Listed: func(name string) bool { return name == "d->a" }}
+	rule := checkpoint.OriginRule{Drops: []string{"b->a", "c->a"}, From: []string{"b", "c"}, Target: "b", Reads: func(flow string) string {
+		return map[string]string{"b->a": "b", "c->a": "c", "d->a": "d", "a->b": "a"}[flow]
+	}}
 	all := map[string]string{"a": "A", "b": "B", "c": "C", "d": "D"}
 	for _, test := range []struct {
 		name   string
@@ -20,7 +22,10 @@ func TestWhoseBatchesAreLeftOut(t *testing.T) {
 		{"of the way back", checkpoint.Provenance{Flow: "b->a", Source: "B", KeepsNames: true}, false, all, true, false},
 		{"of another of the mesh", checkpoint.Provenance{Flow: "c->a", Source: "C", KeepsNames: true}, false, all, true, false},
 		{"from before there were provenances", checkpoint.Provenance{Flow: "b->a"}, true, all, true, false},
-		{"of a flow that is in no circle", checkpoint.Provenance{Flow: "d->a", Source: "D", KeepsNames: true}, false, nil, false, false},
+		{"of a flow that is in no circle", checkpoint.Provenance{Flow: "d->a", Source: "D", KeepsNames: true}, false, all, false, false},
+		{"of a flow that is in no circle, a cluster of the circle unseen", checkpoint.Provenance{Flow: "d->a", Source: "D", KeepsNames: true}, false, map[string]string{"b": "B", "d": "D"}, false, false},
+		{"of another deployment that calls its clusters as this one calls others", checkpoint.Provenance{Flow: "a->b", Source: "B", KeepsNames: true}, false, all, true, false},
+		{"the same, a cluster unseen", checkpoint.Provenance{Flow: "d->a", Source: "C", KeepsNames: true}, false, map[string]string{"b": "B", "d": "D"}, false, true},
 		{"of another deployment, by the cluster", checkpoint.Provenance{Flow: "x->y", Source: "B", KeepsNames: true}, false, all, true, false},
 		{"of another deployment, from elsewhere", checkpoint.Provenance{Flow: "x->y", Source: "X", KeepsNames: true}, false, all, false, false},
 		{"of another deployment, under another name", checkpoint.Provenance{Flow: "x->y", Source: "B"}, false, all, false, false},

@@ -118,8 +118,9 @@ clusters:
 }
 
 // TestIdentityBetweenDeployments has one direction mirrored by one deployment and
-// the way back by another, which calls the clusters otherwise; one of them is
-// Apache Kafka. Both are killed.
+// the way back by another. Each has the same file but for the addresses: what one
+// calls local is remote to the other, so their flows have the same name. One cluster
+// is Apache Kafka. Both deployments are killed.
 func TestIdentityBetweenDeployments(t *testing.T) {
 	w := newWorld(t)
 	w.kafka("east")
@@ -129,19 +130,19 @@ clusters:
 `)
 	here := w.run("here", `
 clusters:
-  east: {bootstrap: [{{addr "east"}}]}
-  west: {bootstrap: [{{addr "west"}}]}
+  remote: {bootstrap: [{{addr "east"}}]}
+  local:  {bootstrap: [{{addr "west"}}]}
 flows:
-  - {from: east, to: west, naming: identity, topics: [orders]}
-  - {from: west, to: east, naming: identity, topics: [orders], paused: true}
+  - {from: remote, to: local, naming: identity, topics: [orders]}
+  - {from: local, to: remote, naming: identity, topics: [orders], paused: true}
 `)
 	there := w.run("there", `
 clusters:
-  kafka: {bootstrap: [{{addr "east"}}]}
-  local: {bootstrap: [{{addr "west"}}]}
+  remote: {bootstrap: [{{addr "west"}}]}
+  local:  {bootstrap: [{{addr "east"}}]}
 flows:
-  - {from: kafka, to: local, naming: identity, topics: [orders], paused: true}
-  - {from: local, to: kafka, naming: identity, topics: [orders], fence: detect}
+  - {from: remote, to: local, naming: identity, topics: [orders], fence: detect}
+  - {from: local, to: remote, naming: identity, topics: [orders], paused: true}
 `)
 	w.sitesUnderKills(1500, rounds(t), []string{"east", "west"}, here, there)
 }

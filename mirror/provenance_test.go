@@ -58,7 +58,7 @@ func (m *mapTopic) Read(_ context.Context, _ string, partition int32, from int64
 }
 
 func testOrigins(from checkpoint.Reader) *origins {
-	rule := checkpoint.OriginRule{Drops: []string{"west->east"}, From: []string{"west"}, Target: "west", Listed: func(name string) bool { return name == "hq->east" }}
+	rule := checkpoint.OriginRule{Drops: []string{"west->east"}, From: []string{"west"}, Target: "west", Reads: func(flow string) string { return map[string]string{"west->east": "west", "hq->east": "hq"}[flow] }}
 	ids := func() map[string]string { return map[string]string{"west": "W", "east": "E"} }
 	return newOrigins(rule, from, func(context.Context) error { return nil }, ids, slog.New(slog.DiscardHandler))
 }
