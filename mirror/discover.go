@@ -28,6 +28,7 @@ type world struct {
 	sourceID, targetID string
 	brokers            int          // of the target
 	ledger             *kafka.Topic // the offset map's topic on the target; nil: not there
+	sourceMapped       bool         // the source has one too: something mirrors into it
 	topics             []*topicPair
 	byName             map[string]*topicPair // by source name
 }
@@ -45,6 +46,7 @@ func look(flow *topology.Flow, source, target *kafka.Metadata) *world {
 	w := &world{
 		sourceID: source.ClusterID, targetID: target.ClusterID,
 		brokers: len(target.Brokers), byName: map[string]*topicPair{}, ledger: target.Topics[checkpoint.MapTopic],
+		sourceMapped: source.Topics[checkpoint.MapTopic] != nil,
 	}
 	for name, topic := range source.Topics {
 		if topic.Internal || !flow.Selects(name) {

@@ -139,6 +139,7 @@ func (l *life) newFlow(cfg *topology.Flow) *flow {
 	if len(cfg.Drops) > 0 {
 		f.origins = l.newOrigins(f)
 	}
+	f.circles = f.newCircleWatch(checkpoint.ReadsOf(func(name string) *topology.Flow { return e.config().Flow(name) }))
 	f.survey = newSurvey(f, func(id partitionID) bool {
 		owner := e.ownerOf(id)
 		return owner != "" && owner != l.id && !l.holds(id)

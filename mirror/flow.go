@@ -26,6 +26,7 @@ type flow struct {
 	fence          *fence
 	takeover       *takeover
 	origins        *origins // nil: the flow is in no circle
+	circles        *circleWatch
 	ledger         *checkpoint.LedgerWriter
 	recorder       *checkpoint.Recorder
 	keeper         *housekeeper
@@ -106,6 +107,7 @@ func (f *flow) Run(ctx context.Context) {
 	if f.origins != nil {
 		spawn(f.origins.Run)
 	}
+	spawn(f.circles.Run)
 	spawn(f.keeper.Run)
 	spawn(f.survey.Run)
 	spawn(func(ctx context.Context) { f.report("identity", f.fence.Run(ctx)) })

@@ -47,6 +47,7 @@ const (
 	KindOutOfDisk              = "out-of-disk"              // the target cannot store
 	KindDoubled                = "doubled"                  // records stand twice in the target
 	KindTakeoverUnproven       = "takeover-unproven"        // where MirrorMaker 2 stopped cannot be proven
+	KindUnlistedCircle         = "unlisted-circle"          // another deployment mirrors the target back into the source
 )
 
 // Journal takes incidents. Record may be called from any goroutine and does not

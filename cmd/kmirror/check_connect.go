@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
 	"kmirror/topology"
 )
@@ -51,7 +52,7 @@ func (a *app) checkClusters(ctx context.Context, cfg *topology.Config, result *c
 			result.Findings = append(result.Findings, findings...)
 		}
 		asking, cancel := context.WithTimeout(ctx, a.timeout)
-		r := &risks{flow: f, source: sides[f.From], target: sides[f.To]}
+		r := &risks{flow: f, reads: checkpoint.ReadsOf(cfg.Flow), source: sides[f.From], target: sides[f.To]}
 		result.Flows[i].Fence = r.look(asking)
 		cancel()
 		result.Findings = append(result.Findings, r.findings...)

@@ -20,6 +20,7 @@ import (
 // side is nil if it could not be connected.
 type risks struct {
 	flow           *topology.Flow
+	reads          func(flow string) (cluster string) // as in checkpoint.OriginRule
 	source, target *side
 	findings       []finding
 }
@@ -45,6 +46,7 @@ func (r *risks) look(ctx context.Context) (fence string) {
 	if r.source != nil {
 		r.configs(ctx, r.source, r.flow.From, sources)
 		r.rights(ctx, r.source, r.flow.From, sources, []right{{3, "READ"}, {10, "DESCRIBE_CONFIGS"}})
+		r.circle(ctx)
 		if len(r.flow.Drops) > 0 && r.source.metadata.Topics[checkpoint.MapTopic] != nil { // whose records are whose stands there
 			r.rights(ctx, r.source, r.flow.From, []string{checkpoint.MapTopic}, []right{{3, "READ"}})
 		}
@@ -76,6 +78,21 @@ func (r *risks) topics() (sources, targets []string) {
 		}
 	}
 	return sources, targets
+}
+
+// circle warns of other deployments that mirror the target back into the source.
+func (r *risks) circle(ctx context.Context) {
+	if r.target == nil || r.source.metadata.Topics[checkpoint.MapTopic] == nil || r.flow.Naming != topology.Identity || len(r.flow.Drops) > 0 {
+		return
+	}
+	producers := checkpoint.NewProvenances(r.source)
+	if producers.Update(ctx) != nil {
+		return // who may not read there cannot be told
+	}
+	for _, other := range producers.Unlisted(r.flow, r.target.metadata.ClusterID, r.reads) {
+		r.note("cluster "+r.flow.From, fmt.Sprintf("another deployment's flow %s mirrors %s into it under the same names: what both mirror goes round", other, r.flow.To),
+			fmt.Sprintf("write the way back into the file, {from: %s, to: %s, naming: identity, paused: true} with its topics; or let each topic go one way only", r.flow.To, r.flow.From))
+	}
 }
 
 // configs warns of topics that may lose what they have acknowledged.
