@@ -11,7 +11,7 @@ import (
 
 // circleLook is how often a flow looks whether it has become part of a circle that
 // mirror.yaml does not show. What it reads is little: who writes to the source.
-const circleLook = time.Minute
+const circleLook = 15 * time.Second
 
 // circleWatch tells of other deployments that mirror the target of a flow with
 // identity naming back into its source. It stops nothing: whether the two have a
