@@ -1,6 +1,15 @@
 package checkpoint
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"slices"
+)
+
+// Groups returns what Each says, by name.
+func (s *Syncer) Groups() []GroupStatus {
+	return slices.SortedFunc(s.Each(), func(a, b GroupStatus) int { return cmp.Compare(a.Group, b.Group) })
+}
 
 // LoadPartition is LoadPartitions for one.
 func LoadPartition(ctx context.Context, target Reader, k Key) (Loaded, error) {

@@ -2,6 +2,8 @@ package checkpoint
 
 import (
 	"cmp"
+	"iter"
+	"maps"
 	"slices"
 	"time"
 )
@@ -86,17 +88,31 @@ func (p *groupPartition) status() GroupPartition {
 	return one
 }
 
-// Groups returns how every group with offsets on mirrored topics stands, by
-// name.
-func (s *Syncer) Groups() []GroupStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]GroupStatus, 0, len(s.groups))
-	for name, g := range s.groups {
-		if len(g.parts) > 0 {
-			all = append(all, g.status(name))
+// statusesAtOnce is how many groups Each looks at without letting anybody else at them.
+const statusesAtOnce = 1000
+
+// Each says how every group with offsets on mirrored topics stands, in no order. There
+// may be a great many: they are looked at a few at a time, while the Syncer goes on.
+func (s *Syncer) Each() iter.Seq[GroupStatus] {
+	return func(yield func(GroupStatus) bool) {
+		s.mu.Lock()
+		all := slices.Collect(maps.Values(s.groups))
+		s.mu.Unlock()
+		statuses := make([]GroupStatus, 0, min(statusesAtOnce, len(all)))
+		for lot := range slices.Chunk(all, statusesAtOnce) {
+			statuses = statuses[:0]
+			s.mu.Lock()
+			for _, g := range lot {
+				if len(g.parts) > 0 && s.groups[g.name] == g {
+					statuses = append(statuses, g.status(g.name))
+				}
+			}
+			s.mu.Unlock()
+			for _, one := range statuses {
+				if !yield(one) {
+					return
+				}
+			}
 		}
 	}
-	slices.SortFunc(all, func(a, b GroupStatus) int { return cmp.Compare(a.Group, b.Group) })
-	return all
 }

@@ -267,7 +267,19 @@ func TestACrowdOfGroups(t *testing.T) {
 			time.Sleep(time.Second)
 			first := float64(east.count()) / (took + time.Second).Seconds()
 			synctest.Wait()
+			seen, most := 0, int64(0)
+			for g := range syncer.Each() {
+				if seen++; g.State != string(checkpoint.InStep) {
+					t.Fatalf("got %+v", g)
+				}
+				if seen == groups/2 {
+					most = heap() - before
+				}
+			}
 			each := (heap() - before) / int64(groups)
+			if beside := most - each*int64(groups); seen != groups || beside > 4<<20+16*int64(groups) {
+				t.Errorf("%d groups are told of, with %d bytes meanwhile", seen, beside)
+			}
 			time.Sleep(10 * time.Second)
 			rest := east.requestsEach(20 * time.Second)
 			t.Logf("life %d: %d groups, all looked at after %v with %.0f requests a second to the source, %.0f at rest; %d bytes a group; most groups in a request: %v, %d bytes of names",

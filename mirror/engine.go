@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -450,7 +451,7 @@ func (e *Engine) Incidents(since uint64) []Incident { return e.journal.since(sin
 
 // Groups returns where the groups of a flow stand, as the leader knows it; it is
 // not ok for an unknown flow. On an instance that does not lead it is empty.
-func (e *Engine) Groups(flow string) ([]checkpoint.GroupStatus, bool) {
+func (e *Engine) Groups(flow string) (iter.Seq[checkpoint.GroupStatus], bool) {
 	if e.config().Flow(flow) == nil {
 		return nil, false
 	}

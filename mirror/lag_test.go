@@ -3,6 +3,7 @@ package mirror_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,7 +72,7 @@ func TestRPO(t *testing.T) {
 	for i := range 200 {
 		groups = append(groups, checkpoint.GroupStatus{Group: fmt.Sprintf("g%03d", i), Partitions: []checkpoint.GroupPartition{{Shortfall: int64(i)}, {Shortfall: -1}}})
 	}
-	r := mirror.RPOOf(flow, "me", mirror.ClusterStatus{Name: "east", LastSeen: &seen}, groups, now)
+	r := mirror.RPOOf(flow, "me", mirror.ClusterStatus{Name: "east", LastSeen: &seen}, slices.Values(groups), now)
 	if r.SourceReachable || !r.AsOf.Equal(seen) || r.Complete {
 		t.Errorf("reachable %v, as of %v, complete %v", r.SourceReachable, r.AsOf, r.Complete)
 	}
@@ -87,7 +88,7 @@ func TestRPO(t *testing.T) {
 	if r.GroupsBeyond != 199 || len(r.Groups) != mirror.MaxGroupsBeyond || r.Groups[0] != (mirror.GroupBeyond{Group: "g199", Records: 199, Partitions: 1}) {
 		t.Errorf("%d groups, the first %+v", r.GroupsBeyond, r.Groups[0])
 	}
-	r.Beyond([]checkpoint.GroupStatus{{Group: "g"}, {Group: "absurd", Partitions: []checkpoint.GroupPartition{{Shortfall: math.MaxInt64}, {Shortfall: math.MaxInt64}}}})
+	r.Beyond(slices.Values([]checkpoint.GroupStatus{{Group: "g"}, {Group: "absurd", Partitions: []checkpoint.GroupPartition{{Shortfall: math.MaxInt64}, {Shortfall: math.MaxInt64}}}}))
 	if len(r.Groups) != 1 || r.Groups[0] != (mirror.GroupBeyond{Group: "absurd", Records: math.MaxInt64, Partitions: 2}) {
 		t.Errorf("a group at an absurd offset: %+v", r.Groups)
 	}

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -330,9 +331,9 @@ func (l *leader) problems(flow string) func(topic string) string {
 	return func(string) string { return "" } // the flow is new, and this term has not begun again yet
 }
 
-func (l *leader) groups(flow string) []checkpoint.GroupStatus {
+func (l *leader) groups(flow string) iter.Seq[checkpoint.GroupStatus] {
 	if s := l.group[flow]; s != nil {
-		return s.Groups()
+		return s.Each()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"time"
 
@@ -40,7 +41,7 @@ const MaxGroupsBeyond = 100
 
 // RPOOf is the RPO of a flow as its status has it. source is its source
 // cluster; groups are nil where this instance does not follow them.
-func RPOOf(f FlowStatus, life string, source ClusterStatus, groups []checkpoint.GroupStatus, now time.Time) RPO {
+func RPOOf(f FlowStatus, life string, source ClusterStatus, groups iter.Seq[checkpoint.GroupStatus], now time.Time) RPO {
 	out := RPO{FlowLag: LagOf(f, life, source, now)}
 	for _, t := range out.Topics {
 		if t.NewestMirrored != nil && (out.NewestMirrored == nil || t.NewestMirrored.After(*out.NewestMirrored)) {
@@ -52,9 +53,12 @@ func RPOOf(f FlowStatus, life string, source ClusterStatus, groups []checkpoint.
 }
 
 // Beyond takes in which groups have read further than the copy goes.
-func (r *RPO) Beyond(groups []checkpoint.GroupStatus) {
+func (r *RPO) Beyond(groups iter.Seq[checkpoint.GroupStatus]) {
 	r.Groups, r.GroupsBeyond, r.GroupsKnown = []GroupBeyond{}, 0, groups != nil
-	for _, g := range groups {
+	if groups == nil {
+		return
+	}
+	for g := range groups {
 		one := GroupBeyond{Group: g.Group}
 		for _, p := range g.Partitions {
 			if p.Shortfall > 0 {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"iter"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +24,9 @@ type groupsEngine struct {
 	groups []checkpoint.GroupStatus
 }
 
-func (e groupsEngine) Groups(string) ([]checkpoint.GroupStatus, bool) { return e.groups, true }
+func (e groupsEngine) Groups(string) (iter.Seq[checkpoint.GroupStatus], bool) {
+	return slices.Values(e.groups), true
+}
 
 // flowDaemon serves an engine and writes a configuration with the flow
 // east->west, whose clusters do not answer.

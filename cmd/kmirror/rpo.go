@@ -88,7 +88,7 @@ func (a *app) flowRPO(ctx context.Context, cfg *topology.Config, flow *topology.
 	if err != nil {
 		return out, err
 	}
-	out.Beyond(beyond)
+	out.Beyond(slices.Values(beyond))
 	return out, nil
 }
 

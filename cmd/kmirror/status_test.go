@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"iter"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -20,10 +21,10 @@ type fakeEngine struct {
 	incidents []mirror.Incident
 }
 
-func (e fakeEngine) Status() mirror.Status                          { return e.status }
-func (e fakeEngine) Ready() bool                                    { return true }
-func (e fakeEngine) Incidents(uint64) []mirror.Incident             { return e.incidents }
-func (e fakeEngine) Groups(string) ([]checkpoint.GroupStatus, bool) { return nil, false }
+func (e fakeEngine) Status() mirror.Status                                  { return e.status }
+func (e fakeEngine) Ready() bool                                            { return true }
+func (e fakeEngine) Incidents(uint64) []mirror.Incident                     { return e.incidents }
+func (e fakeEngine) Groups(string) (iter.Seq[checkpoint.GroupStatus], bool) { return nil, false }
 
 func daemonWith(t *testing.T, status mirror.Status) (configPath string) {
 	t.Helper()

@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -48,7 +49,7 @@ import (
 type Engine interface {
 	Status() mirror.Status
 	// Groups returns false when there is no such flow.
-	Groups(flow string) ([]checkpoint.GroupStatus, bool)
+	Groups(flow string) (iter.Seq[checkpoint.GroupStatus], bool)
 	Ready() bool
 	// Incidents are those with an id above since, oldest first.
 	Incidents(since uint64) []mirror.Incident

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,9 +36,12 @@ type engine struct {
 func (e *engine) Status() mirror.Status              { return e.status }
 func (e *engine) Ready() bool                        { return e.ready }
 func (e *engine) Incidents(uint64) []mirror.Incident { return e.incidents }
-func (e *engine) Groups(flow string) ([]checkpoint.GroupStatus, bool) {
+func (e *engine) Groups(flow string) (iter.Seq[checkpoint.GroupStatus], bool) {
 	list, ok := e.groups[flow]
-	return list, ok
+	if list == nil {
+		return nil, ok
+	}
+	return slices.Values(list), ok
 }
 
 const hostile = `<script>alert("x")</script>'"&`

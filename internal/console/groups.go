@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"math"
 	"net/http"
 	"net/url"
@@ -309,13 +310,16 @@ func before(offset, end int64) int64 {
 	return max(0, end-offset)
 }
 
-func groupsAnswer(q GroupsQuery, f mirror.FlowStatus, list []checkpoint.GroupStatus) GroupsAnswer {
+func groupsAnswer(q GroupsQuery, f mirror.FlowStatus, list iter.Seq[checkpoint.GroupStatus]) GroupsAnswer {
 	ends := make(map[string][]mirror.PartitionStatus, len(f.Topics))
 	for _, t := range f.Topics {
 		ends[t.Source] = t.Partitions
 	}
 	all := NewCollect(q)
-	for _, g := range list {
+	if list == nil {
+		return all.Answer()
+	}
+	for g := range list {
 		if q.Wants(g.Group) {
 			group := NewGroup(g)
 			group.place(ends)

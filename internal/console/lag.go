@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -93,7 +94,7 @@ func mustName(r *http.Request, flow string, err error) error {
 }
 
 // losses is the RPO of a flow; it is false when there is no such flow.
-func losses(s mirror.Status, name string, groups []checkpoint.GroupStatus, now time.Time) (mirror.RPO, bool) {
+func losses(s mirror.Status, name string, groups iter.Seq[checkpoint.GroupStatus], now time.Time) (mirror.RPO, bool) {
 	flow, source, ok := flowOf(s, name)
 	if !ok {
 		return mirror.RPO{}, false

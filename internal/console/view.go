@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"html/template"
+	"iter"
 	"slices"
 	"time"
 
@@ -169,14 +170,14 @@ func newClusterView(c mirror.ClusterStatus, s mirror.Status) clusterView {
 	return v
 }
 
-func newFlowView(f mirror.FlowStatus, groups []checkpoint.GroupStatus) flowView {
+func newFlowView(f mirror.FlowStatus, groups iter.Seq[checkpoint.GroupStatus]) flowView {
 	v := flowView{
 		Name: f.Name, From: f.From, To: f.To, Naming: f.Naming, State: f.State, Tone: flowTone(f.State), Error: f.Error,
 		Rate: FormatRate(f.RecordsPerSecond), ByteRate: FormatByteRate(f.BytesPerSecond),
 		Lag: FormatCount(f.LagRecords), LagBytes: FormatLagBytes(mirror.Lag{Bytes: f.LagBytes, BytesEstimated: f.LagBytesEstimated}),
 		LagTime: FormatSeconds(f.LagSeconds), LagTone: lagTone(f.LagSeconds),
 		Records: FormatCount(int64(f.Records)), Bytes: FormatBytes(float64(f.Bytes)),
-		TopicCount: countOf(len(f.Topics)), GroupCount: countOf(len(groups)), Fence: fenceLabel(f.Fence),
+		TopicCount: countOf(len(f.Topics)), Fence: fenceLabel(f.Fence),
 	}
 	if f.Throttle > 0 {
 		v.Throttle = "at most " + FormatByteRate(float64(f.Throttle))
@@ -197,6 +198,7 @@ func newFlowView(f mirror.FlowStatus, groups []checkpoint.GroupStatus) flowView 
 	v.Topics, v.MoreTopics = topicViews(f.Topics)
 	v.Problems, v.MoreProblems = problemViews(f.Topics)
 	answer := groupsAnswer(GroupsQuery{Flow: f.Name, Limit: maxGroupRows}, f, groups)
+	v.GroupCount = countOf(answer.Total)
 	v.Groups, v.GroupStates = groupViews(answer, f.From, f.To), stateWords(answer.States)
 	if more := answer.Total - len(answer.Groups); more > 0 {
 		v.MoreGroups = &moreGroups{Count: countOf(more), Flow: f.Name}
