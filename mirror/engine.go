@@ -450,7 +450,7 @@ func (e *Engine) Ready() bool {
 func (e *Engine) Incidents(since uint64) []Incident { return e.journal.since(since) }
 
 // Groups returns where the groups of a flow stand, as the leader knows it; it is
-// not ok for an unknown flow. On an instance that does not lead it is empty.
+// not ok for an unknown flow. On an instance that does not lead it is nil.
 func (e *Engine) Groups(flow string) (iter.Seq[checkpoint.GroupStatus], bool) {
 	if e.config().Flow(flow) == nil {
 		return nil, false

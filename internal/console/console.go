@@ -48,7 +48,8 @@ import (
 // goroutines at once; what they return belongs to the caller.
 type Engine interface {
 	Status() mirror.Status
-	// Groups returns false when there is no such flow.
+	// Groups returns false when there is no such flow, and nil when this instance does
+	// not know about its groups.
 	Groups(flow string) (iter.Seq[checkpoint.GroupStatus], bool)
 	Ready() bool
 	// Incidents are those with an id above since, oldest first.
