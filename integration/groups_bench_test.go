@@ -49,7 +49,7 @@ flows:
 	}
 }
 
-// groupsFollow runs the groups for half a minute.
+// groupsFollow runs the groups until 200 commits have arrived, one after another.
 func (w *world) groupsFollow(b *testing.B, d *daemon, broker *process, groups int, partitions int32) {
 	east, west := w.admin("east"), w.admin("west")
 	name := func(i int) string { return fmt.Sprint("group-", i) }
@@ -98,7 +98,7 @@ func (w *world) groupsFollow(b *testing.B, d *daemon, broker *process, groups in
 	})
 	began := time.Now()
 	var took []time.Duration
-	for turn := range 60 {
+	for turn := range 200 {
 		i := turn % probes
 		want := int64(10 + turn/probes)
 		commit(i, want)
