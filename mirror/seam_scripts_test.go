@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"kmirror/checkpoint"
 	"kmirror/internal/kafka"
@@ -225,5 +226,36 @@ func TestAMapThatComesWhileItIsRead(t *testing.T) {
 		b.mustTake(t)
 		b.mirror(t, 9)
 		w.wantAll(t)
+	})
+}
+
+// TestTwoReasonsToStop: what the operator accepted is not asked for again when the
+// partition stops for another reason before it begins; but it is when it has begun.
+func TestTwoReasonsToStop(t *testing.T) {
+	source := ruleSource(0, 2, 20, 22, 24)
+	playRule(t, source, nil, func(t *testing.T, w *ruleWorld) {
+		source.start = 0
+		a := w.live("a", rulePort{w}, endless)
+		a.mustTake(t)
+		a.mirror(t, 2)
+		a.elect(a.books().end)
+		w.die(a)
+		source.retain(24)
+		b := w.live("b", rulePort{w}, endless)
+		word := ""
+		b.takeover.accepted = func(_ partitionID, kind string) bool {
+			said := kind == word
+			if said { // it is used up
+				word = ""
+			}
+			return said
+		}
+		wantHalt(t, b.take(), KindRetentionLoss)
+		word = KindRetentionLoss
+		wantHalt(t, b.take(), KindSeamUnverified)
+		time.Sleep(time.Minute)
+		word = KindSeamUnverified
+		b.mustTake(t)
+		wantHalt(t, b.take(), KindRetentionLoss)
 	})
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"kmirror/checkpoint"
@@ -41,6 +43,16 @@ type takeover struct {
 	doubled  func(records int64)
 	journal  Journal
 	log      *slog.Logger
+
+	mu      sync.Mutex // guards granted
+	granted map[acceptance]time.Time
+}
+
+// acceptance is a stop that the operator accepted, as long as the partition has not begun:
+// it may stop for another reason, and is not to ask for the first one again.
+type acceptance struct {
+	id   partitionID
+	kind string
 }
 
 // takeoverTarget is what is asked of the target beyond its log.
@@ -160,6 +172,7 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 			return b, fmt.Errorf("write down which topics belong together: %w", err)
 		}
 	}
+	t.begun(id)
 	loaded.Runs.Begin(b.origin.source, b.targetEnd) // groups on a partition without records get an offset
 	b.runs = loaded.Runs
 	if t.fence.modeNow() != fenceDetect {
@@ -187,7 +200,7 @@ func (t *takeover) policies(id partitionID) topology.Policies { return t.cfg().P
 // decide records an incident and says whether the partition goes on: by policy,
 // or because the operator accepted this kind for it.
 func (t *takeover) decide(id partitionID, goOn bool, in Incident) error {
-	accepted := !goOn && t.accepted(id, in.Kind)
+	accepted := !goOn && t.grants(id, in.Kind)
 	switch {
 	case goOn && in.Action == "":
 		in.Action = "went on, by policy"
@@ -201,6 +214,28 @@ func (t *takeover) decide(id partitionID, goOn bool, in Incident) error {
 		return nil
 	}
 	return &haltError{in.Kind, in.Detail + "; " + in.Action}
+}
+
+// grants says whether the operator accepted that the partition stops for this reason.
+func (t *takeover) grants(id partitionID, kind string) bool {
+	word, now := t.accepted(id, kind), time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if word {
+		if t.granted == nil {
+			t.granted = map[acceptance]time.Time{}
+		}
+		t.granted[acceptance{id, kind}] = now
+	}
+	since, ok := t.granted[acceptance{id, kind}]
+	return ok && now.Sub(since) < acceptFor
+}
+
+// begun forgets what was granted: what happens from now on is another matter.
+func (t *takeover) begun(id partitionID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.granted, func(a acceptance, _ time.Time) bool { return a.id == id })
 }
 
 // incarnation is the pure decision with the policies' word on it.
