@@ -24,7 +24,7 @@
 // [Syncer] carries the offsets of consumer groups over, and back where that is
 // wanted. It never touches a side on which the group has members, nor what
 // somebody else committed, and moves a group back only where it went back on the
-// other side.
+// other side. [GroupMover] does so once, by an operator's hand, whoever committed.
 //
 // The package does not know how records travel. Its decisions (Ledger, Runs,
 // Complete, Housekeep, and what is done to a group) are pure; what takes a context

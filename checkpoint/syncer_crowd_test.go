@@ -228,6 +228,9 @@ func (c *crowd) requestsEach(span time.Duration) float64 {
 // a kilobyte. Who is at work does not wait for the others, not even at first.
 func TestACrowdOfGroups(t *testing.T) {
 	groups := 30_000
+	if raceDetector {
+		groups = 5_000
+	}
 	if n, err := strconv.Atoi(os.Getenv("KMIRROR_GROUPS")); err == nil {
 		groups = n
 	}
