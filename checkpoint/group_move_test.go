@@ -24,7 +24,7 @@ func (p *pair) moves(failback bool, names ...string) (*checkpoint.GroupMover, []
 		return mover, mover.Adopt(source, target, names)
 	}
 	_, end, _ := p.maps.Runs("", "", 0).End()
-	return mover, mover.Failback(source, target, names, func(string, int32) int64 { return end + 4 })
+	return mover, mover.Failback(p.t.Context(), source, target, names, func(string, int32) int64 { return end + 4 })
 }
 
 // move makes a plan and carries it out.

@@ -313,9 +313,34 @@ func (m *GroupMove) at() kafka.TopicPartition {
 	return kafka.TopicPartition{Topic: m.Topic, Partition: m.Partition}
 }
 
-// Failback plans as PlanFailback does, with what Recall read.
-func (m *GroupMover) Failback(source, target map[string]GroupSide, names []string, ends Ends) []GroupPlan {
-	return PlanFailback(m.routes, source, target, names, ends, m.Left)
+// Failback plans as PlanFailback does, with what Recall read. A group that has read
+// records of the flow which the offset map does not hold yet would read them again.
+func (m *GroupMover) Failback(ctx context.Context, source, target map[string]GroupSide, names []string, ends Ends) []GroupPlan {
+	plans := PlanFailback(m.routes, source, target, names, ends, m.Left)
+	var asked []*group
+	for i := range plans {
+		g := &group{name: plans[i].Group, carry: true, parts: map[kafka.TopicPartition]*groupPartition{}}
+		for j := range plans[i].Moves {
+			if one := &plans[i].Moves[j]; one.open && one.Refused == "" {
+				p := &groupPartition{targetTopic: one.OtherTopic, target: GroupOffset{Offset: one.OtherOffset}}
+				p.back, p.backMapped = m.routes.ToSource(one.Topic, one.Partition, one.OtherOffset)
+				g.parts[one.at()] = p
+			}
+		}
+		asked = append(asked, g)
+	}
+	now := time.Now()
+	for m.keepers[0].lookBeyond(ctx, asked, now) {
+	}
+	for i, g := range asked {
+		for j := range plans[i].Moves {
+			one := &plans[i].Moves[j]
+			if p := g.parts[one.at()]; p != nil && p.ahead != aheadNothing {
+				one.Exact, one.LocalRead = false, -1
+			}
+		}
+	}
+	return plans
 }
 
 // Adopt plans as PlanAdopt does.

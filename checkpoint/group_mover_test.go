@@ -140,7 +140,7 @@ func TestMovedByHandAlongTheOtherFlow(t *testing.T) {
 			}
 			plans := mover.Adopt(source, target, []string{"billing"})
 			if failback {
-				plans = mover.Failback(source, target, []string{"billing"}, func(string, int32) int64 { return -1 })
+				plans = mover.Failback(t.Context(), source, target, []string{"billing"}, func(string, int32) int64 { return -1 })
 			}
 			if done := mover.Apply(t.Context(), plans); !done[0].Moves[0].Done || done[0].Moves[0].Unwritten != "" {
 				t.Fatalf("got %+v", done)
@@ -211,7 +211,7 @@ func TestOneBrokerDoesNotAnswer(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		for _, plans := range [][]checkpoint.GroupPlan{
-			mover.Failback(source, target, nil, func(string, int32) int64 { return -1 }),
+			mover.Failback(t.Context(), source, target, nil, func(string, int32) int64 { return -1 }),
 			mover.Adopt(source, target, []string{"even", "odd"}),
 		} {
 			if len(plans) != 2 || plans[0].Refused != "" || !strings.Contains(plans[1].Refused, "could not be read") {
@@ -224,4 +224,30 @@ func TestOneBrokerDoesNotAnswer(t *testing.T) {
 		}
 		p.begin()
 	})
+}
+
+// Who has read what the map does not hold yet would read it again: the plan says so. Who
+// has read what others wrote there would not.
+func TestFailbackFromBeyondTheMap(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		ours  bool
+		exact bool
+		local int64
+	}{{"ours", true, false, -1}, {"others'", false, true, 3}} {
+		t.Run(c.what, func(t *testing.T) {
+			between(t, nil, func(p *pair) {
+				p.east.commit("billing", "orders", 0, 995)
+				p.rest()
+				p.stop()
+				mirrored, end, _ := p.maps.Runs("", "", 0).End()
+				p.west.write("east.orders", end, 3, map[bool]int64{true: oursID, false: 99}[c.ours])
+				p.west.commit("billing", "east.orders", 0, end+3)
+				_, plans := p.moves(true, "billing")
+				if m := plans[0].Moves[0]; m.To != mirrored || m.Exact != c.exact || m.LocalRead != c.local {
+					p.t.Errorf("got %+v", m)
+				}
+			})
+		})
+	}
 }

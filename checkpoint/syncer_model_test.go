@@ -325,7 +325,7 @@ func (m *model) hand(g *modelled, failback bool) {
 	}
 	plans := mover.Adopt(source, target, []string{g.name})
 	if failback {
-		plans = mover.Failback(source, target, []string{g.name}, func(string, int32) int64 { return -1 })
+		plans = mover.Failback(m.t.Context(), source, target, []string{g.name}, func(string, int32) int64 { return -1 })
 	}
 	m.byHand = true
 	done := mover.Apply(m.t.Context(), plans)

@@ -105,7 +105,7 @@ func (b *bridge) plan(ctx context.Context, o groupsOptions) (*checkpoint.GroupMo
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
-	plans := mover.Failback(there, here, o.names, func(topic string, partition int32) int64 { return known(ends, topic, partition) })
+	plans := mover.Failback(ctx, there, here, o.names, func(topic string, partition int32) int64 { return known(ends, topic, partition) })
 	return mover, plans, unlisted
 }
 
