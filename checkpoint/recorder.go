@@ -282,6 +282,27 @@ func (r *Recorder) Flush(ctx context.Context) error {
 	return nil
 }
 
+// Settle returns when nothing of a partition that was forgotten is still to be written,
+// or being written: what is loaded then holds all of it.
+func (r *Recorder) Settle(ctx context.Context, k Key) error {
+	l := r.line(k)
+	select {
+	case l.writing <- struct{}{}:
+		<-l.writing
+	case <-ctx.Done():
+		return fmt.Errorf("write the offset map: %w", context.Cause(ctx))
+	}
+	l.mu.Lock()
+	p := l.parts[k]
+	waits := p != nil && p.runs.unsaved()
+	l.mu.Unlock()
+	if !waits {
+		return nil
+	}
+	_, err := r.flush(ctx, k.MapPartition())
+	return err
+}
+
 // outgoing is what a flush takes from one partition.
 type outgoing struct {
 	key    Key

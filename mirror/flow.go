@@ -75,7 +75,7 @@ func (f *flow) arm(life string, living func(context.Context) (map[string]struct{
 	f.keeper = newHousekeeper(f)
 	f.takeover = &takeover{
 		cfg: f.cfg, fence: x, source: f.source, target: f.target, load: f.loader.get, put: f.put, accepted: f.accepted,
-		proof: newLoader(provenLedgers(f.target)).get,
+		settle: f.recorder.Settle, proof: newLoader(provenLedgers(f.target)).get,
 		start: f.startOf, doubled: func(n int64) { f.counters.doubled.Add(uint64(n)) }, journal: f.incidents, log: f.log,
 	}
 	f.takeover.inherit = newMM2Heir(f).inherit

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,9 +54,8 @@ func TestFormerTopicsAreRemoved(t *testing.T) {
 		old := h.key
 		old.TopicID = [16]byte{8}
 		h.lane.former = []formerTopic{{old.TopicID, time.Now()}}
-		left := &checkpoint.Ledger{}
-		left.Add(checkpoint.Anchor{ProducerID: 5, Steps: []checkpoint.Step{{}}})
-		loads := 0
+		var removed, takes atomic.Bool
+		var loads, gone atomic.Int64
 		h.load = func(_ context.Context, mapPartition int32, keys []checkpoint.Key) (map[checkpoint.Key]checkpoint.Loaded, error) {
 			all := map[checkpoint.Key]checkpoint.Loaded{}
 			for _, k := range keys {
@@ -64,43 +64,51 @@ func TestFormerTopicsAreRemoved(t *testing.T) {
 				}
 				all[k] = checkpoint.Loaded{Ledger: &checkpoint.Ledger{}, Runs: &checkpoint.Runs{}, Filed: &checkpoint.Filed{}, Declared: map[int64]struct{}{5: {}}}
 				if k == old {
-					loads++
-					all[k] = checkpoint.Loaded{Ledger: left, Runs: &checkpoint.Runs{}, Filed: &checkpoint.Filed{}, Open: left.Anchors() > 0}
+					loads.Add(1)
+					left := &checkpoint.Ledger{}
+					if !removed.Load() {
+						left.Add(checkpoint.Anchor{ProducerID: 5, Steps: []checkpoint.Step{{}}})
+					}
+					all[k] = checkpoint.Loaded{Ledger: left, Runs: &checkpoint.Runs{}, Filed: &checkpoint.Filed{}, Open: !removed.Load()}
 				}
 			}
 			return all, nil
 		}
-		takes := false
 		h.tidyFormer = func(k, former checkpoint.Key, records []wire.Record) bool {
 			if k != h.key || former != old {
 				t.Errorf("%+v for %+v", former, k)
 			}
-			if takes {
-				h.tidied = append(h.tidied, records...)
+			if !takes.Load() {
+				return false
 			}
-			return takes
+			gone.Add(int64(len(records)))
+			return true
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); h.Run(ctx) }()
-		time.Sleep(formerKept - time.Hour)
-		if loads != 0 || len(h.tidied) != 0 {
-			t.Errorf("read %d times and removed %d records within the week", loads, len(h.tidied))
+		after := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
 		}
-		time.Sleep(housekeepSeldom + 2*time.Hour)
-		if removed := h.stats().Removed; loads == 0 || removed != 0 {
-			t.Errorf("read %d times; it counts %d records that nobody took", loads, removed)
+		after(formerKept - time.Hour)
+		if loads.Load() != 0 || gone.Load() != 0 {
+			t.Errorf("read %d times and removed %d records within the week", loads.Load(), gone.Load())
 		}
-		takes = true
-		time.Sleep(housekeepSeldom + time.Hour)
-		if len(h.tidied) != 2 || h.stats().Removed != 2 {
-			t.Errorf("%d records were removed, want an anchor and a block: %+v", len(h.tidied), h.stats())
+		after(housekeepSeldom + 2*time.Hour)
+		if n := h.stats().Removed; loads.Load() == 0 || n != 0 {
+			t.Errorf("read %d times; it counts %d records that nobody took", loads.Load(), n)
 		}
-		left = &checkpoint.Ledger{}
-		before := loads
-		time.Sleep(10 * housekeepSeldom)
-		if len(h.tidied) != 2 || loads != before+1 {
-			t.Errorf("%d records were removed, and it looked %d times more", len(h.tidied), loads-before)
+		takes.Store(true)
+		after(housekeepSeldom + time.Hour)
+		if gone.Load() != 2 || h.stats().Removed != 2 {
+			t.Errorf("%d records were removed, want an anchor and a block: %+v", gone.Load(), h.stats())
+		}
+		removed.Store(true)
+		before := loads.Load()
+		after(10 * housekeepSeldom)
+		if gone.Load() != 2 || loads.Load() != before+1 {
+			t.Errorf("%d records were removed, and it looked %d times more", gone.Load(), loads.Load()-before)
 		}
 		cancel()
 		<-done

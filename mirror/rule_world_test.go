@@ -282,7 +282,7 @@ func (w *ruleWorld) live(name string, target ruleTarget, allowed func() error) *
 	w.all.Go(func() { _ = l.ledger.Run(w.ctx) })
 	l.takeover = &takeover{
 		cfg: func() *topology.Flow { return w.flow }, fence: x, source: ruleSourcePort{w.sources[0]}, target: target, load: loader.get, put: l.put,
-		proof: newLoader(provenLedgers(target)).get, accepted: func(partitionID, string) bool { return false }, doubled: func(int64) {}, journal: w, log: w.log,
+		settle: func(context.Context, checkpoint.Key) error { return nil }, proof: newLoader(provenLedgers(target)).get, accepted: func(partitionID, string) bool { return false }, doubled: func(int64) {}, journal: w, log: w.log,
 		start: func(context.Context, *topicPair, int32) (int64, error) { return w.sources[0].start, nil },
 	}
 	return l

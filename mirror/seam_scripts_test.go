@@ -1,8 +1,6 @@
 package mirror
 
 import (
-	"context"
-	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -180,52 +178,6 @@ func TestAnOrdinaryTakeoverReadsLittle(t *testing.T) {
 		if counted.fetches != 1 {
 			t.Errorf("%d fetches from the source", counted.fetches)
 		}
-	})
-}
-
-// lateMap is a target at which, while the log's start is asked for, the map of a former
-// attempt is still written, and retention takes what it speaks of.
-type lateMap struct {
-	ruleTarget
-	come func()
-}
-
-func (p *lateMap) ListOffset(ctx context.Context, topic string, partition int32, timestamp int64) (int64, error) {
-	if topic == "t" && timestamp == atEarliest && p.come != nil {
-		p.come()
-		p.come = nil
-	}
-	return p.ruleTarget.ListOffset(ctx, topic, partition, timestamp)
-}
-
-func TestAMapThatComesWhileItIsRead(t *testing.T) {
-	playRule(t, ruleSource(0, 2, 4, 6), nil, func(t *testing.T, w *ruleWorld) {
-		a := w.live("a", rulePort{w}, endless)
-		a.mustTake(t)
-		a.mirror(t, 2)
-		w.die(a)
-		late := &lateMap{rulePort{w}, func() {
-			runs := checkpoint.Runs{TargetID: [16]byte{2}}
-			if err := runs.Add(checkpoint.Run{Count: 4}); err != nil {
-				t.Fatal(err)
-			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			b, err := wire.EncodeBatch(nil, []wire.Record{checkpoint.EncodeBlock(runs.Unsaved(a.key)[0])}, wire.Plain(wire.CodecNone))
-			if err != nil {
-				t.Fatal(err)
-			}
-			a.books().store(b)
-			a.books().replicate()
-			w.target(0).retain(4)
-		}}
-		b := w.live("b", late, endless)
-		if err := b.take(); !errors.As(err, new(*waitError)) {
-			t.Fatalf("got %v, want that it waits", err)
-		}
-		b.mustTake(t)
-		b.mirror(t, 9)
-		w.wantAll(t)
 	})
 }
 

@@ -85,7 +85,7 @@ func (w *simWorld) newLife(instance int) *simLife {
 	source := simSourcePort{l}
 	l.takeover = &takeover{
 		cfg: func() *topology.Flow { return w.flow }, fence: x, source: source, target: port, load: l.load, put: l.put,
-		proof: newLoader(provenLedgers(port)).get, accepted: func(partitionID, string) bool { return w.accepting }, doubled: func(int64) {}, journal: w, log: l.log,
+		settle: l.recorder.Settle, proof: newLoader(provenLedgers(port)).get, accepted: func(partitionID, string) bool { return w.accepting }, doubled: func(int64) {}, journal: w, log: l.log,
 		start: func(ctx context.Context, _ *topicPair, partition int32) (int64, error) {
 			return source.ListOffset(ctx, "s", partition, atEarliest)
 		},

@@ -36,6 +36,7 @@ type takeover struct {
 	target   takeoverTarget
 	load     func(ctx context.Context, key checkpoint.Key) (checkpoint.Loaded, error)
 	put      putter
+	settle   func(ctx context.Context, key checkpoint.Key) error                      // writes what an earlier attempt of this life left of the map
 	proof    func(ctx context.Context, key checkpoint.Key) (checkpoint.Loaded, error) // see provenLedgers
 	accepted func(id partitionID, kind string) bool
 	start    func(ctx context.Context, pair *topicPair, partition int32) (int64, error)
@@ -102,6 +103,9 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 	if err != nil {
 		return b, err
 	}
+	if err := t.settle(ctx, key); err != nil { // or it would come behind what is read now, and be taken for newer
+		return b, err
+	}
 	loaded, err := t.load(ctx, key)
 	if err != nil {
 		return b, fmt.Errorf("read ledger and map: %w", err)
@@ -123,15 +127,9 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		return b, err
 	}
 	persisted, _ := nextSource(loaded.Runs)
-	_, mapped, _ := loaded.Runs.End()
 	st, err := stand(ctx, t.target, pair.targetName, id.Partition, loaded.Ledger, loaded.Runs)
 	if err != nil {
 		return b, err
-	}
-	if st.start > mapped {
-		if err := t.unmoved(ctx, key, mapped); err != nil {
-			return b, err
-		}
 	}
 	var idle []wire.Record // what former epochs that wrote nothing left in the ledger
 	for _, a := range loaded.Ledger.Idle(persisted, func(p checkpoint.Producer) bool { return st.seen[p] }) {
@@ -179,20 +177,6 @@ func (t *takeover) run(ctx context.Context, id partitionID, key checkpoint.Key, 
 		b.former = formerTopics(key, pair, loaded.Pairs, time.Now())
 	}
 	return b, nil
-}
-
-// unmoved makes sure of a map that ends before the target's log begins: what this life
-// had still to write of it may have come since it was read, and retention then have
-// taken what it speaks of.
-func (t *takeover) unmoved(ctx context.Context, key checkpoint.Key, mapped int64) error {
-	again, err := t.load(ctx, key)
-	if err != nil {
-		return fmt.Errorf("read the map again: %w", err)
-	}
-	if _, now, _ := again.Runs.End(); now != mapped {
-		return &waitError{"the offset map has grown while the target's log was read: both are read again"}
-	}
-	return nil
 }
 
 func (t *takeover) policies(id partitionID) topology.Policies { return t.cfg().PoliciesFor(id.Topic) }
