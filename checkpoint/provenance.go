@@ -98,13 +98,20 @@ type Provenances struct {
 	from  Reader
 	next  [MapPartitions]int64 // where to go on reading; 0: not begun
 	known map[int64]Provenance
+	into  map[mirroredInto]struct{}
 	texts map[string]string // names and cluster ids, each once in memory
+}
+
+// mirroredInto is a topic of the cluster that a flow mirrors into.
+type mirroredInto struct {
+	flow, topic string
+	id          [16]byte
 }
 
 // NewProvenances knows nothing until Update. from is the cluster that the ids
 // belong to.
 func NewProvenances(from Reader) *Provenances {
-	return &Provenances{from: from, known: map[int64]Provenance{}, texts: map[string]string{}}
+	return &Provenances{from: from, known: map[int64]Provenance{}, into: map[mirroredInto]struct{}{}, texts: map[string]string{}}
 }
 
 // Update reads MapTopic, from where it was left, up to the high watermarks that it
@@ -152,6 +159,14 @@ func (p *Provenances) update(ctx context.Context, partition int32) error {
 }
 
 func (p *Provenances) add(rec wire.Record) {
+	if len(rec.Key) > 0 && rec.Key[0] == kindPair {
+		if what, err := Decode(rec); err == nil {
+			if pair, ok := what.(TopicPair); ok {
+				p.into[mirroredInto{p.text(pair.Flow), p.text(pair.TargetTopic), pair.TargetID}] = struct{}{}
+			}
+		}
+		return
+	}
 	said, ok := provenanceOf(rec)
 	if !ok {
 		return

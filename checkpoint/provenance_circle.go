@@ -7,6 +7,13 @@ import (
 	"kmirror/topology"
 )
 
+// Mirrors reports whether a flow has mirrored into a topic of the cluster, which it
+// writes down before its first batch; id is the topic's own.
+func (p *Provenances) Mirrors(flow, topic string, id [16]byte) bool {
+	_, ok := p.into[mirroredInto{flow, topic, id}]
+	return ok
+}
+
 // Unlisted names the flows of other deployments that mirror a flow's target into
 // its source under the topics' own names, sorted: what both mirror goes round for
 // ever, as mirror.yaml does not show the circle. p are the producer ids of the

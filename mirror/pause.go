@@ -61,7 +61,7 @@ func AcceptableKinds() []string {
 	return []string{
 		KindRetentionLoss, KindSourceTruncated, KindSourceRecreated, KindTargetDeleted, KindTargetTruncated,
 		KindForeignWrite, KindFenceLost, KindSeamMismatch, KindSeamUnverified, KindPositionDoubt,
-		KindTakeoverUnproven,
+		KindTakeoverUnproven, KindUnlistedCircle,
 	}
 }
 

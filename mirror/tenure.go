@@ -170,6 +170,9 @@ func (t *tenure) attempt(ctx context.Context) error {
 	if err := f.origins.ready(ctx); err != nil {
 		return err
 	}
+	if circle := f.circles.stop(ctx, t.id); circle != nil {
+		f.halts.halt(t.id, circle)
+	}
 	if err := f.halted(t.id); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"kmirror/checkpoint"
@@ -11,59 +12,138 @@ import (
 
 // circleLook is how often a flow looks whether it has become part of a circle that
 // mirror.yaml does not show. What it reads is little: who writes to the source.
-const circleLook = 15 * time.Second
+const circleLook = 5 * time.Second
 
-// circleWatch tells of other deployments that mirror the target of a flow with
-// identity naming back into its source. It stops nothing: whether the two have a
-// topic in common is not written anywhere.
+// circleLookLimit bounds what a partition that begins waits for the first look.
+const circleLookLimit = 5 * time.Second
+
+// circleWatch finds topics that go round: another deployment mirrors the target of
+// a flow with identity naming back into its source, which mirror.yaml does not show.
+// Every record of such a topic would be doubled again and again, at the speed of the
+// wire, so its partitions stop. Where mirror.yaml shows the circle, see origins.
+//
+// A partition looks before it begins. Of two flows that begin with a topic one is
+// second, and finds the other's note of it, which is written before its first batch:
+// so nothing goes round. Where the first one was there before kmirror looked so, it
+// is stopped by the looks of Run. An operator's word holds for a partition
+// as long as this instance carries the flow.
 type circleWatch struct {
 	flow  func() *topology.Flow
 	reads func(flow string) (cluster string) // as in checkpoint.OriginRule
 	world func() *world                      // nil: not known yet
-	known *checkpoint.Provenances
 	tell  func(Incident)
-	told  map[string]bool
+	fault func(topic string, err error) // ends the attempts of a topic's partitions
+
+	looking sync.Mutex              // held during a look; guards the fields below
+	known   *checkpoint.Provenances // of the source
+	began   time.Time               // of the last look
+
+	mu      sync.Mutex            // guards the fields below
+	circles map[string]*haltError // by topic
+	held    map[partitionID]bool  // partitions that were stopped for it once
 }
 
 func (f *flow) newCircleWatch(reads func(flow string) (cluster string)) *circleWatch {
 	return &circleWatch{
-		flow: f.cfg, reads: reads, world: f.discovery.current.Load, known: checkpoint.NewProvenances(f.source),
-		tell: f.incidents.Record, told: map[string]bool{},
+		flow: f.cfg, reads: reads, world: f.discovery.current.Load, tell: f.incidents.Record, fault: f.faultTopic,
+		known: checkpoint.NewProvenances(f.source), circles: map[string]*haltError{}, held: map[partitionID]bool{},
+	}
+}
+
+// faultTopic ends the attempts of a topic's partitions.
+func (f *flow) faultTopic(topic string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, h := range f.tenures {
+		if id.Topic != topic {
+			continue
+		}
+		if l := h.tenure.laneNow(); l != nil {
+			l.fault(err)
+		}
 	}
 }
 
 // Run looks until ctx ends.
 func (c *circleWatch) Run(ctx context.Context) {
-	wait := time.NewTimer(5 * time.Second)
-	defer wait.Stop()
+	tick := time.NewTicker(circleLook)
+	defer tick.Stop()
 	for {
 		select {
-		case <-wait.C:
+		case <-tick.C:
 			c.look(ctx)
-			wait.Reset(circleLook)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// look tells what is new. Where the source does not let us read whose its
-// producers are, nothing is known.
+// stop returns why a partition is not to begin, the first time that it is asked; nil
+// if it may. The topics of source and target are known when it is called.
+func (c *circleWatch) stop(ctx context.Context, id partitionID) *haltError {
+	limited, cancel := context.WithTimeout(ctx, circleLookLimit)
+	c.look(limited)
+	cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := c.circles[id.Topic]
+	if found == nil || c.held[id] {
+		return nil
+	}
+	c.held[id] = true
+	return found
+}
+
+// look finds what goes round by now. Where the source does not let us read whose its
+// producers are, nothing is known, and nothing stops for it. Those who wait for a look
+// share the next one.
 func (c *circleWatch) look(ctx context.Context) {
+	asked := time.Now()
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	if c.began.After(asked) {
+		return
+	}
+	c.began = time.Now()
 	flow, w := c.flow(), c.world()
-	if flow.Naming != topology.Identity || len(flow.Drops) > 0 || w == nil || !w.sourceMapped {
+	if w == nil {
 		return
 	}
-	if c.known.Update(ctx) != nil {
+	if flow.Naming != topology.Identity || len(flow.Drops) > 0 || !w.sourceMapped || c.known.Update(ctx) != nil {
 		return
 	}
-	for _, other := range c.known.Unlisted(flow, w.targetID, c.reads) {
-		if c.told[other] {
+	others := c.known.Unlisted(flow, w.targetID, c.reads)
+	if len(others) == 0 {
+		return
+	}
+	for _, pair := range w.topics {
+		if pair.targetName != pair.source.Name { // MirrorMaker 2's heartbeats
 			continue
 		}
-		c.told[other] = true
-		c.tell(aboutTopic(flow.Name, "", KindUnlistedCircle,
-			fmt.Sprintf("another deployment's flow %s mirrors %s into %s under the same names: the records of topics that both mirror go round and are doubled each time", other, flow.To, flow.From),
-			fmt.Sprintf("nothing was done; write the way back into mirror.yaml, {from: %s, to: %s, naming: identity, paused: true} with its topics, there the way of this flow, and reload; or mirror each topic one way only", flow.To, flow.From)))
+		for _, other := range others {
+			if c.known.Mirrors(other, pair.source.Name, pair.source.ID) {
+				c.found(flow, pair.source.Name, other)
+				break
+			}
+		}
 	}
+}
+
+// found stops a topic, once.
+func (c *circleWatch) found(flow *topology.Flow, topic, other string) {
+	c.mu.Lock()
+	known := c.circles[topic] != nil
+	detail := fmt.Sprintf("another deployment's flow %s mirrors topic %s of %s into %s under the same name: each record would come back, and be doubled again and again", other, topic, flow.To, flow.From)
+	action := fmt.Sprintf("stopped; write the way back into mirror.yaml, {from: %s, to: %s, naming: identity, paused: true} with its topics, and this way into the other one's; or mirror the topic one way only. To go on all the same: kmirror resume '%s' %s --accept %s",
+		flow.To, flow.From, flow.Name, topic, KindUnlistedCircle)
+	halt := &haltError{KindUnlistedCircle, detail + "; " + action}
+	if !known {
+		c.circles[topic] = halt
+	}
+	c.mu.Unlock()
+	if known {
+		return
+	}
+	c.tell(aboutTopic(flow.Name, topic, KindUnlistedCircle, detail, action))
+	c.fault(topic, halt)
 }

@@ -198,8 +198,12 @@ func onlyTopicChars(s string) bool {
 }
 
 // loopPattern matches topics that already came from the target, see [Flow.Selection].
+// Heartbeats that bear the source's own name there came from the target too, over a
+// deployment that calls the target as this one calls the source: two sites may have
+// the same file, with local and remote.
 func (f *Flow) loopPattern(prefixes []string) string {
 	sep := regexp.QuoteMeta(f.Separator)
 	return `(` + alternatives(prefixes) + `)*` + regexp.QuoteMeta(f.To) + sep + `.*` +
-		`|(.*` + sep + `)?` + regexp.QuoteMeta(f.To+f.Separator+f.From) + sep + `.*`
+		`|(.*` + sep + `)?` + regexp.QuoteMeta(f.To+f.Separator+f.From) + sep + `.*` +
+		`|` + regexp.QuoteMeta(f.prefix()) + f.heartbeatsPattern(prefixes)
 }

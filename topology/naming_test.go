@@ -82,6 +82,8 @@ flows:
 		{prefixed, "heartbeats", topology.Selected},               // although no pattern matches
 		{prefixed, "hq.heartbeats", topology.Selected},
 		{prefixed, "west.heartbeats", topology.FromTarget},
+		{prefixed, "east.heartbeats", topology.FromTarget}, // of a deployment that calls the target east
+		{prefixed, "east.hq.heartbeats", topology.FromTarget},
 		{prefixed, "", topology.IllegalName},
 		{prefixed, "..", topology.IllegalName},
 		{prefixed, "orders/eu", topology.IllegalName},

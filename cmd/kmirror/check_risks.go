@@ -46,7 +46,7 @@ func (r *risks) look(ctx context.Context) (fence string) {
 	if r.source != nil {
 		r.configs(ctx, r.source, r.flow.From, sources)
 		r.rights(ctx, r.source, r.flow.From, sources, []right{{3, "READ"}, {10, "DESCRIBE_CONFIGS"}})
-		r.circle(ctx)
+		r.circle(ctx, sources)
 		if len(r.flow.Drops) > 0 && r.source.metadata.Topics[checkpoint.MapTopic] != nil { // whose records are whose stands there
 			r.rights(ctx, r.source, r.flow.From, []string{checkpoint.MapTopic}, []right{{3, "READ"}})
 		}
@@ -81,7 +81,7 @@ func (r *risks) topics() (sources, targets []string) {
 }
 
 // circle warns of other deployments that mirror the target back into the source.
-func (r *risks) circle(ctx context.Context) {
+func (r *risks) circle(ctx context.Context, topics []string) {
 	if r.target == nil || r.source.metadata.Topics[checkpoint.MapTopic] == nil || r.flow.Naming != topology.Identity || len(r.flow.Drops) > 0 {
 		return
 	}
@@ -90,8 +90,14 @@ func (r *risks) circle(ctx context.Context) {
 		return // who may not read there cannot be told
 	}
 	for _, other := range producers.Unlisted(r.flow, r.target.metadata.ClusterID, r.reads) {
-		r.note("cluster "+r.flow.From, fmt.Sprintf("another deployment's flow %s mirrors %s into it under the same names: what both mirror goes round", other, r.flow.To),
-			fmt.Sprintf("write the way back into the file, {from: %s, to: %s, naming: identity, paused: true} with its topics; or let each topic go one way only", r.flow.To, r.flow.From))
+		both := slices.Clone(topics)
+		both = slices.DeleteFunc(both, func(name string) bool {
+			return r.flow.TargetTopic(name) != name || !producers.Mirrors(other, name, r.source.metadata.Topics[name].ID)
+		})
+		if len(both) > 0 {
+			r.fault("cluster "+r.flow.From, fmt.Sprintf("another deployment's flow %s mirrors %s of %s into it under the same name (%s): each record would come back, so that is not mirrored", other, plural(len(both), "topic"), r.flow.To, some(both)),
+				fmt.Sprintf("write the way back into the file, {from: %s, to: %s, naming: identity, paused: true} with its topics; or let each topic go one way only", r.flow.To, r.flow.From))
+		}
 	}
 }
 

@@ -110,6 +110,7 @@ then says that it was you. The kinds:
   seam-mismatch     the target does not hold what the source holds: go on all the same
   seam-unverified   the source no longer has what would prove the position: go on
   takeover-unproven where MirrorMaker 2 stopped cannot be proven: go on behind what it stored
+  unlisted-circle   another deployment mirrors the topic back: mirror it all the same
 
 A policy in the configuration says the same for good.`,
 		Example: `  kmirror resume 'east->west'
