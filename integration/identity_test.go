@@ -147,6 +147,42 @@ flows:
 	w.sitesUnderKills(1500, rounds(t), []string{"east", "west"}, here, there)
 }
 
+// TestIdentityForgotten has two deployments with the same file, but for the
+// addresses, the second of which says nothing of the first. Nothing goes round: it
+// stops, and goes on when its file shows the circle.
+func TestIdentityForgotten(t *testing.T) {
+	w := newWorld(t)
+	w.run("brokers", serverOnly)
+	deployment := func(remote, local, back string) string {
+		return `
+clusters:
+  remote: {bootstrap: [{{addr "` + remote + `"}}]}
+  local:  {bootstrap: [{{addr "` + local + `"}}]}
+flows:
+  - {from: remote, to: local, naming: identity, topics: [orders]}
+` + back
+	}
+	const shown = "  - {from: local, to: remote, naming: identity, topics: [orders], paused: true}\n"
+	w.run("here", deployment("east", "west", shown))
+	eastern, western := newHistory("orders", 3, 20), newHistory("orders", 3, 20)
+	eastern.site, western.site = "east", "west"
+	w.create("east", "orders", 3)
+	w.write("east", eastern, 100)
+	w.exact(eastern, "east", "west", "orders")
+	there := w.run("there", deployment("west", "east", ""))
+	there.incident("unlisted-circle", "orders")
+	if in := w.ends(w.admin("east"), "orders"); in[0]+in[1]+in[2] != 300 {
+		t.Errorf("records went round: %v", in)
+	}
+	if _, stderr, code := there.kmirror("check", "--connect"); code != 1 {
+		t.Errorf("check ends with %d: %s", code, stderr)
+	}
+	there.configure(deployment("west", "east", shown))
+	there.mustKmirror("reload")
+	w.write("west", western, 100)
+	w.onceEverywhere([]*history{eastern, western}, "east", "west")
+}
+
 // TestIdentityMesh mirrors three clusters into each other.
 func TestIdentityMesh(t *testing.T) {
 	w := newWorld(t)

@@ -12,7 +12,7 @@ import (
 
 // circleLook is how often a flow looks whether it has become part of a circle that
 // mirror.yaml does not show. What it reads is little: who writes to the source.
-const circleLook = 5 * time.Second
+const circleLook = 2 * time.Second
 
 // circleLookLimit bounds what a partition that begins waits for the first look.
 const circleLookLimit = 5 * time.Second
@@ -22,10 +22,11 @@ const circleLookLimit = 5 * time.Second
 // Every record of such a topic would be doubled again and again, at the speed of the
 // wire, so its partitions stop. Where mirror.yaml shows the circle, see origins.
 //
-// A partition looks before it begins. Of two flows that begin with a topic one is
-// second, and finds the other's note of it, which is written before its first batch:
-// so nothing goes round. Where the first one was there before kmirror looked so, it
-// is stopped by the looks of Run. An operator's word holds for a partition
+// A partition looks before it begins, and finds a flow that was there before: what it
+// mirrors it has written down before its first batch, so nothing goes round. Of two
+// flows that begin with a topic at the same moment both may find nothing; and a source
+// without an offset map is looked at again when the metadata shows one. Then the looks
+// of Run find it, and records have gone round for as long as one of them takes. An operator's word holds for a partition
 // as long as this instance carries the flow.
 type circleWatch struct {
 	flow  func() *topology.Flow
