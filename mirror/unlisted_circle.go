@@ -134,7 +134,7 @@ func (c *circleWatch) look(ctx context.Context) {
 func (c *circleWatch) found(flow *topology.Flow, topic, other string) {
 	c.mu.Lock()
 	known := c.circles[topic] != nil
-	detail := fmt.Sprintf("another deployment's flow %s mirrors topic %s of %s into %s under the same name: each record would come back, and be doubled again and again", other, topic, flow.To, flow.From)
+	detail := fmt.Sprintf("the flow %s of another deployment, or of an earlier mirror.yaml, mirrors topic %s of %s into %s under the same name: each record would come back, and be doubled again and again", other, topic, flow.To, flow.From)
 	action := fmt.Sprintf("stopped; write the way back into mirror.yaml, {from: %s, to: %s, naming: identity, paused: true} with its topics, and this way into the other one's; or mirror the topic one way only. To go on all the same: kmirror resume '%s' %s --accept %s",
 		flow.To, flow.From, flow.Name, topic, KindUnlistedCircle)
 	halt := &haltError{KindUnlistedCircle, detail + "; " + action}

@@ -95,7 +95,7 @@ func (r *risks) circle(ctx context.Context, topics []string) {
 			return r.flow.TargetTopic(name) != name || !producers.Mirrors(other, name, r.source.metadata.Topics[name].ID)
 		})
 		if len(both) > 0 {
-			r.fault("cluster "+r.flow.From, fmt.Sprintf("another deployment's flow %s mirrors %s of %s into it under the same name (%s): each record would come back, so that is not mirrored", other, plural(len(both), "topic"), r.flow.To, some(both)),
+			r.fault("cluster "+r.flow.From, fmt.Sprintf("the flow %s of another deployment, or of an earlier file, mirrors %s of %s into it under the same name (%s): each record would come back, so that is not mirrored", other, plural(len(both), "topic"), r.flow.To, some(both)),
 				fmt.Sprintf("write the way back into the file, {from: %s, to: %s, naming: identity, paused: true} with its topics; or let each topic go one way only", r.flow.To, r.flow.From))
 		}
 	}
