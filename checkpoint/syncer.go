@@ -219,14 +219,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 		interval = defaultInterval
 	}
 	again := retry{log: s.log, what: "sync groups"}
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(interval)
 	defer timer.Stop()
 	for {
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil
-		}
 		began := time.Now()
 		switch err := s.round(ctx); {
 		case err == nil:
@@ -235,6 +230,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 			again.failure(ctx, err)
 		}
 		timer.Reset(max(leastPause, interval-time.Since(began)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 
