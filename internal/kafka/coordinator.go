@@ -50,14 +50,18 @@ func (c *Cluster) RequestTransaction(ctx context.Context, id string, req kmsg.Re
 
 func (c *Cluster) toCoordinator(ctx context.Context, key coordinatorKey, req kmsg.Request) (kmsg.Response, error) {
 	var pause backoff
+	var refused error // the answer to the try before
 	for {
 		resp, err := c.onceToCoordinator(ctx, key, req)
 		switch {
 		case err == nil:
 			return resp, nil
+		case ctx.Err() != nil && refused != nil: // that says more than that time is up
+			return nil, fmt.Errorf("%w: %w", err, refused)
 		case unreachable(err) || !temporary(ctx, err):
 			return nil, err
 		}
+		refused = err
 		c.forgetCoordinator(key)
 		if stopped := pause.wait(ctx); stopped != nil {
 			return nil, fmt.Errorf("%w: %w", stopped, err)
