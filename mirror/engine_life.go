@@ -136,10 +136,12 @@ func (l *life) newFlow(cfg *topology.Flow) *flow {
 	f.settings.Store(cfg)
 	f.discovery = newDiscovery(f.cfg, source, target, log)
 	f.fatal = l.fail
-	if len(cfg.Drops) > 0 {
+	switch { // a flow of another naming, or circle, begins anew
+	case len(cfg.Drops) > 0:
 		f.origins = l.newOrigins(f)
+	case cfg.Naming == topology.Identity:
+		f.circles = f.newCircleWatch(checkpoint.ReadsOf(func(name string) *topology.Flow { return e.config().Flow(name) }))
 	}
-	f.circles = f.newCircleWatch(checkpoint.ReadsOf(func(name string) *topology.Flow { return e.config().Flow(name) }))
 	f.survey = newSurvey(f, func(id partitionID) bool {
 		owner := e.ownerOf(id)
 		return owner != "" && owner != l.id && !l.holds(id)

@@ -80,8 +80,12 @@ func (c *circleWatch) Run(ctx context.Context) {
 }
 
 // stop returns why a partition is not to begin, the first time that it is asked; nil
-// if it may. The topics of source and target are known when it is called.
+// if it may. The topics of source and target are known when it is called. It is for a
+// nil *circleWatch too.
 func (c *circleWatch) stop(ctx context.Context, id partitionID) *haltError {
+	if c == nil {
+		return nil
+	}
 	limited, cancel := context.WithTimeout(ctx, circleLookLimit)
 	c.look(limited)
 	cancel()
@@ -110,13 +114,10 @@ func (c *circleWatch) look(ctx context.Context) {
 	if w == nil {
 		return
 	}
-	if flow.Naming != topology.Identity || len(flow.Drops) > 0 || !w.sourceMapped || c.known.Update(ctx) != nil {
+	if !w.sourceMapped || c.known.Update(ctx) != nil {
 		return
 	}
 	others := c.known.Unlisted(flow, w.targetID, c.reads)
-	if len(others) == 0 {
-		return
-	}
 	for _, pair := range w.topics {
 		if pair.targetName != pair.source.Name { // MirrorMaker 2's heartbeats
 			continue
